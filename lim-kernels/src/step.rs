@@ -1,0 +1,109 @@
+//! One step's input: which tokens enter, for which sequences, and where their pages lie.
+
+use std::ops::Range;
+
+use crate::{Error, Result};
+
+/// The rows that enter the model together, grouped by sequence.
+///
+/// A decode step has one row per sequence; a prefill chunk has many rows of one. Row `r` of a sequence with `m` rows
+/// and `n` cached tokens (these rows included) stands at position `n - m + r`.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    tokens: Vec<u32>,
+    spans: Vec<Span>,
+    pages: Vec<u32>,
+}
+
+#[derive(Clone, Debug)]
+struct Span {
+    rows: Range<usize>,
+    len: usize,
+    pages: Range<usize>,
+}
+
+/// One sequence's part of a [`Step`].
+#[derive(Clone, Debug)]
+pub struct SeqStep<'a> {
+    /// Rows of the step that belong to the sequence.
+    pub rows: Range<usize>,
+    /// n: cached tokens once these rows are appended.
+    pub len: usize,
+    /// Physical pages in order; page `p` holds positions `p * page_size ..`.
+    pub pages: &'a [u32],
+}
+
+impl SeqStep<'_> {
+    /// Position of the first of these rows.
+    pub fn start(&self) -> usize {
+        self.len - self.rows.len()
+    }
+}
+
+impl Step {
+    /// Forgets all sequences, keeps the memory.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.spans.clear();
+        self.pages.clear();
+    }
+
+    /// Adds a sequence: `tokens` are its new rows, `len` its cached tokens including them, `pages` its page table.
+    ///
+    /// # Errors
+    /// When there is no row, or `len` is smaller than the number of rows.
+    pub fn push(&mut self, tokens: &[u32], len: usize, pages: &[u32]) -> Result<()> {
+        if tokens.is_empty() || len < tokens.len() {
+            return Err(Error::Range {
+                op: "step",
+                what: "rows of a sequence",
+                got: tokens.len() as u64,
+                must: format!("from 1 to its length, {len}"),
+            });
+        }
+        let (row, page) = (self.tokens.len(), self.pages.len());
+        self.tokens.extend_from_slice(tokens);
+        self.pages.extend_from_slice(pages);
+        self.spans.push(Span { rows: row..self.tokens.len(), len, pages: page..self.pages.len() });
+        Ok(())
+    }
+
+    /// Token ids, one a row.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Number of sequences.
+    pub fn seqs(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether every sequence has exactly one row.
+    pub fn is_decode(&self) -> bool {
+        self.rows() == self.seqs()
+    }
+
+    /// The sequence at `index`.
+    ///
+    /// # Panics
+    /// When `index >= self.seqs()`.
+    pub fn seq(&self, index: usize) -> SeqStep<'_> {
+        let span = &self.spans[index];
+        SeqStep { rows: span.rows.clone(), len: span.len, pages: &self.pages[span.pages.clone()] }
+    }
+
+    /// All sequences in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = SeqStep<'_>> {
+        (0..self.seqs()).map(|i| self.seq(i))
+    }
+
+    /// The longest sequence's length, 0 without sequences.
+    pub fn max_len(&self) -> usize {
+        self.spans.iter().map(|s| s.len).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,1 @@
+//! Token selection policies of sparse decode attention. To be filled.
