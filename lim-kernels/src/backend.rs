@@ -338,6 +338,8 @@ pub struct Draw<'a> {
     pub prompt: &'a [u32],
     /// Tokens generated so far, for all penalties; their number picks the random value of the stream.
     pub generated: &'a [u32],
+    /// Takes this token instead of drawing one; its logprob is given all the same (teacher forcing, thinking budgets).
+    pub forced: Option<u32>,
 }
 
 /// A sampled token.

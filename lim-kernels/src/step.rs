@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Error, Result};
+use crate::{Capacity, Error, PageSize, Result};
 
 /// The rows that enter the model together, grouped by sequence.
 ///
@@ -41,6 +41,16 @@ impl SeqStep<'_> {
 }
 
 impl Step {
+    /// An empty step with room for `capacity`, so that pushing up to that much does not allocate.
+    pub fn with_capacity(capacity: Capacity, page_size: PageSize) -> Self {
+        let Capacity { rows, seqs, tokens } = capacity;
+        Step {
+            tokens: Vec::with_capacity(rows),
+            spans: Vec::with_capacity(seqs),
+            pages: Vec::with_capacity(seqs * page_size.pages_for(tokens)),
+        }
+    }
+
     /// Forgets all sequences, keeps the memory.
     pub fn clear(&mut self) {
         self.tokens.clear();
