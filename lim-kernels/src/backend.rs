@@ -256,6 +256,12 @@ pub struct Score<'a, B: Backend + ?Sized> {
     pub batch: &'a B::Batch,
     /// Tokens or pages.
     pub of: ScoreOf,
+    /// K: a sequence with `n <= K` is attended densely, so it is not scored.
+    pub budget: usize,
+    /// Layer number, for the counters.
+    pub layer: usize,
+    /// Counts the bytes that were really read.
+    pub counters: &'a mut B::Counters,
     /// Scores, `[seqs][H][tokens or pages]`.
     pub out: &'a mut B::Scores,
 }

@@ -30,6 +30,20 @@ pub enum Error {
         /// The rule it breaks, in words.
         must: String,
     },
+    /// A value that must be a number (or at least not NaN) is not.
+    #[error("{op}: {operand} holds {value} at row {row}, element {index}")]
+    NotFinite {
+        /// Operation that was asked for.
+        op: &'static str,
+        /// Operand that holds the value.
+        operand: &'static str,
+        /// Row of the operand.
+        row: usize,
+        /// Element of the row.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
     /// The operation has no kernel for this element type.
     #[error("{op}: no kernel for {dtype}")]
     DType {
