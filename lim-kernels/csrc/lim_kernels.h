@@ -84,6 +84,103 @@ typedef struct {
  * integer atomics. */
 #define LIM_COUNTERS 4
 
+/* ---- linear.cu: y = f(x) W^T for up to 16 rows ------------------------------------------------------------- */
+#define LIM_LINEAR_MAX_ROWS 16
+
+/* What becomes of the sums. */
+#define LIM_STORE 0      /* y[r][o] = sum + bias, elements of `dtype` */
+#define LIM_STORE_F32 1  /* the same as float32 */
+#define LIM_ADD_F32 2    /* y[r][o] += sum + bias, float32 */
+#define LIM_SWIGLU 3     /* y[r][o] = silu(gate) * up, elements of `dtype`; W is [2 * out][in], gate rows first */
+
+typedef struct {
+  const void *x;          /* [*][in]: `dtype`, or float32 where `norm` is given */
+  const lim_i32 *row_ids; /* [rows] rows of x to read; null: 0, 1, ... */
+  const float *norm;      /* [in] RMSNorm weight applied to x first; null: none */
+  const void *w;          /* [out][in] of `dtype`; LIM_SWIGLU: [2 * out][in] */
+  const float *bias;      /* [out], LIM_SWIGLU: [2 * out]; null: none */
+  void *y;                /* [rows][out] */
+  float eps;
+  lim_i32 rows;           /* 1..LIM_LINEAR_MAX_ROWS */
+  lim_i32 in;
+  lim_i32 out;
+  lim_i32 dtype;
+  lim_i32 epilogue;
+  lim_i32 sms;            /* multiprocessors of the device */
+} lim_linear_args;
+lim_i32 lim_linear(const lim_linear_args *args, void *stream);
+
+/* ---- rows.cu: row-wise steps around large products -------------------------------------------------------------- */
+typedef struct {
+  const lim_i32 *tokens; /* [rows], each < vocabulary */
+  const void *table;     /* [vocabulary][width] of `dtype` */
+  float *x;              /* [rows][width] */
+  lim_i32 rows;
+  lim_i32 width;
+  lim_i32 dtype;
+} lim_embed_args;
+lim_i32 lim_embed(const lim_embed_args *args, void *stream);
+
+typedef struct {
+  const float *x;         /* [*][width] */
+  const lim_i32 *row_ids; /* [rows] rows of x to read; null: 0, 1, ... */
+  const float *norm;      /* [width] */
+  void *y;                /* [rows][width] of `dtype` */
+  float eps;
+  lim_i32 rows;
+  lim_i32 width;
+  lim_i32 dtype;
+} lim_rms_norm_args;
+lim_i32 lim_rms_norm(const lim_rms_norm_args *args, void *stream);
+
+typedef struct {
+  const void *gate_up; /* [rows][2 * width] of `dtype` */
+  void *y;             /* [rows][width] of `dtype` */
+  lim_i32 rows;
+  lim_i32 width;
+  lim_i32 dtype;
+} lim_swiglu_args;
+lim_i32 lim_swiglu(const lim_swiglu_args *args, void *stream);
+
+typedef struct {
+  void *y;           /* [rows][width] of `dtype` */
+  const float *bias; /* [width]; null: zero */
+  float *x;          /* [rows][width] gets y + bias added; null: y gets the bias added */
+  lim_i32 rows;
+  lim_i32 width;
+  lim_i32 dtype;
+} lim_bias_args;
+lim_i32 lim_bias(const lim_bias_args *args, void *stream);
+
+/* ---- sample.cu: one token per row of logits --------------------------------------------------------------------- */
+#define LIM_SEEN_IN_PROMPT 0x80000000u
+
+typedef struct {
+  float temperature; /* 0: greedy */
+  float top_p;       /* 1: off */
+  float min_p;       /* 0: off */
+  float repetition_penalty; /* 1: off */
+  float presence_penalty;   /* 0: off */
+  float frequency_penalty;  /* 0: off */
+  lim_i32 top_k;     /* 0: off */
+  lim_u32 draw;      /* tokens drawn before: with the seed, it picks the random number */
+  lim_u64 seed;
+} lim_sample_params;
+
+typedef struct {
+  const float *logits;             /* [rows][vocab] */
+  const lim_u32 *seen;             /* [rows][vocab] times generated, LIM_SEEN_IN_PROMPT set for prompt tokens; null: none */
+  const lim_sample_params *params; /* [rows] */
+  lim_i32 *token;                  /* [rows] -1 where no token can be drawn: NaN, or every logit -inf */
+  float *logprob;                  /* [rows] */
+  void *scratch;
+  lim_u64 scratch_bytes;
+  lim_i32 rows;
+  lim_i32 vocab;
+} lim_sample_args;
+lim_i32 lim_sample(const lim_sample_args *args, void *stream);
+lim_u64 lim_sample_scratch(lim_i32 rows, lim_i32 vocab);
+
 #ifdef __cplusplus
 }
 #endif
