@@ -171,6 +171,7 @@ typedef struct {
   const float *logits;             /* [rows][vocab] */
   const lim_u32 *seen;             /* [rows][vocab] times generated, LIM_SEEN_IN_PROMPT set for prompt tokens; null: none */
   const lim_sample_params *params; /* [rows] */
+  const lim_i32 *forced;           /* [rows] token to take instead of a draw, -1: draw; null: draw everywhere */
   lim_i32 *token;                  /* [rows] -1 where no token can be drawn: NaN, or every logit -inf */
   float *logprob;                  /* [rows] */
   void *scratch;

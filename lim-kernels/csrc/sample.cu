@@ -170,7 +170,10 @@ __global__ void __launch_bounds__(kDrawThreads) sample_draw_kernel(const __grid_
   for (int i = 1; i < kSplits; i++) join(s, partial[i]);
 
   unsigned token = static_cast<unsigned>(s.best_id);
-  if (p.temperature > 0.0f && !s.nan && s.best > -INFINITY) {
+  const int forced = a.forced ? a.forced[row] : -1;
+  if (forced >= 0) {
+    token = forced;
+  } else if (p.temperature > 0.0f && !s.nan && s.best > -INFINITY) {
     const size_t base = static_cast<size_t>(row) * a.vocab;
     unsigned char *lists = static_cast<unsigned char *>(a.scratch) + static_cast<size_t>(a.rows) * kSplits * sizeof(Stats);
     const size_t all = static_cast<size_t>(a.rows) * a.vocab;
