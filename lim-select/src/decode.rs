@@ -1,0 +1,141 @@
+//! One layer's attention in a decode step: the one place that looks at a layer's role.
+
+use lim_kernels::{Attend, Backend, Capacity, Heads, Over, Score, ScoreOf, Select, Tensor};
+
+use crate::{Attention, Choice, Error, Own, Result, Role, settings::Sparse};
+
+/// Scores and selection of a decode step. Made once; the selection that a select layer leaves here is what the
+/// layers after it read.
+pub struct Buffers<B: Backend> {
+    sparse: Option<SparseBuffers<B>>,
+}
+
+struct SparseBuffers<B: Backend> {
+    /// Choice and K that the buffers were made for.
+    made_for: (Choice, usize),
+    /// `[seqs][H][tokens or pages]`, for choices that rank.
+    scores: Option<(ScoreOf, B::Scores)>,
+    /// `[seqs][sets][<= K]`.
+    selection: B::Selection,
+}
+
+impl<B: Backend> Buffers<B> {
+    /// Room for what `attention` needs in steps of up to `capacity`: nothing for `full`.
+    ///
+    /// # Errors
+    /// When the backend has not the memory.
+    pub fn new(backend: &mut B, attention: &Attention, capacity: Capacity, heads: Heads) -> Result<Self> {
+        let Some(Sparse { rule, quota, .. }) = attention.sparse() else {
+            return Ok(Buffers { sparse: None });
+        };
+        let (choice, budget) = (rule.choice, quota.budget());
+        let scores = match choice.scores() {
+            Some(of) => Some((of, backend.scores(capacity, heads)?)),
+            None => None,
+        };
+        let selection = backend.selection(capacity, heads, choice.sets(), budget)?;
+        Ok(Buffers { sparse: Some(SparseBuffers { made_for: (choice, budget), scores, selection }) })
+    }
+
+    /// The last selection; `None` for `full`.
+    pub fn selection(&self) -> Option<&B::Selection> {
+        self.sparse.as_ref().map(|s| &s.selection)
+    }
+
+    fn of<'a>(&mut self, attention: &'a Attention) -> Result<(&'a Sparse, &mut SparseBuffers<B>)> {
+        match (attention.sparse(), &mut self.sparse) {
+            (Some(sparse), Some(buffers))
+                if buffers.made_for == (sparse.rule.choice, sparse.quota.budget()) =>
+            {
+                Ok((sparse, buffers))
+            }
+            _ => Err(Error::Buffers { policy: attention.policy() }),
+        }
+    }
+}
+
+/// A decode step's attention in one layer: [`Attend`] without the choice of tokens.
+pub struct DecodeAttend<'a, B: Backend> {
+    /// Fused rows after `Append`, `[>= rows, (H + 2 kv) * d]`.
+    pub q: &'a Tensor<B::Rows, 2>,
+    /// This layer's pages.
+    pub kv: &'a B::Kv,
+    /// Head geometry.
+    pub heads: Heads,
+    /// Softmax scale.
+    pub scale: f32,
+    /// The step, one row per sequence.
+    pub batch: &'a B::Batch,
+    /// Cached tokens of the step's longest sequence.
+    pub max_len: usize,
+    /// Layer number.
+    pub layer: usize,
+    /// Counts what was really read and selected.
+    pub counters: &'a mut B::Counters,
+    /// `[>= rows, H * d]`.
+    pub out: &'a mut Tensor<B::Rows, 2>,
+}
+
+/// Attends, and selects where the layer's role says so.
+///
+/// # Errors
+/// When `buffers` were made for another attention, or the backend fails.
+///
+/// # Panics
+/// When `attention` has no such layer.
+pub fn decode_attention<B: Backend>(
+    backend: &mut B,
+    attention: &Attention,
+    buffers: &mut Buffers<B>,
+    mut op: DecodeAttend<'_, B>,
+) -> Result<()> {
+    match attention.role(op.layer, op.max_len) {
+        Role::Dense => op.attend(backend, Over::Dense),
+        Role::Reuse => {
+            let (_, buffers) = buffers.of(attention)?;
+            op.attend(backend, Over::Selected(&buffers.selection))
+        }
+        Role::Select { own: Own::Dense } => {
+            let (sparse, buffers) = buffers.of(attention)?;
+            match &mut buffers.scores {
+                // The scores come out of the attention itself.
+                Some((ScoreOf::Tokens, scores)) => op.attend(backend, Over::DenseScored(scores))?,
+                Some((of @ ScoreOf::Pages, scores)) => {
+                    op.attend(backend, Over::Dense)?;
+                    op.score(backend, *of, scores)?;
+                }
+                None => op.attend(backend, Over::Dense)?,
+            }
+            op.select(backend, sparse, buffers)
+        }
+        Role::Select { own: Own::Sparse } => {
+            let (sparse, buffers) = buffers.of(attention)?;
+            if let Some((of, scores)) = &mut buffers.scores {
+                op.score(backend, *of, scores)?;
+            }
+            op.select(backend, sparse, buffers)?;
+            op.attend(backend, Over::Selected(&buffers.selection))
+        }
+    }
+}
+
+impl<B: Backend> DecodeAttend<'_, B> {
+    fn attend(&mut self, backend: &mut B, over: Over<'_, B>) -> Result<()> {
+        let DecodeAttend { q, kv, heads, scale, batch, layer, .. } = *self;
+        let (counters, out) = (&mut *self.counters, &mut *self.out);
+        Ok(backend.attend(Attend { q, kv, heads, scale, batch, over, layer, counters, out })?)
+    }
+
+    fn score(&self, backend: &mut B, of: ScoreOf, out: &mut B::Scores) -> Result<()> {
+        let DecodeAttend { q, kv, heads, batch, .. } = *self;
+        Ok(backend.score(Score { q, kv, heads, batch, of, out })?)
+    }
+
+    fn select(&mut self, backend: &mut B, sparse: &Sparse, buffers: &mut SparseBuffers<B>) -> Result<()> {
+        let DecodeAttend { heads, batch, layer, .. } = *self;
+        let scores = buffers.scores.as_ref().map(|(_, scores)| scores);
+        let pick = sparse.rule.choice.pick(scores).ok_or(Error::Buffers { policy: sparse.policy })?;
+        let (counters, out) = (&mut *self.counters, &mut buffers.selection);
+        Ok(backend.select(Select { pick, quota: sparse.quota, heads, batch, layer, counters, out })?)
+    }
+}
