@@ -24,7 +24,7 @@ impl Heads {
         if query == 0 || !query.is_multiple_of(kv) {
             return Err(range("query heads", query, format!("a positive multiple of the {kv} kv heads")));
         }
-        if dim == 0 || dim % 2 != 0 {
+        if dim == 0 || !dim.is_multiple_of(2) {
             return Err(range("head_dim", dim, "even and positive".into()));
         }
         Ok(Heads { query, kv, dim })
