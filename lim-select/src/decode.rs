@@ -102,7 +102,7 @@ pub fn decode_attention<B: Backend>(
                 Some((ScoreOf::Tokens, scores)) => op.attend(backend, Over::DenseScored(scores))?,
                 Some((of @ ScoreOf::Pages, scores)) => {
                     op.attend(backend, Over::Dense)?;
-                    op.score(backend, *of, scores)?;
+                    op.score(backend, *of, sparse.quota.budget(), scores)?;
                 }
                 None => op.attend(backend, Over::Dense)?,
             }
@@ -111,7 +111,7 @@ pub fn decode_attention<B: Backend>(
         Role::Select { own: Own::Sparse } => {
             let (sparse, buffers) = buffers.of(attention)?;
             if let Some((of, scores)) = &mut buffers.scores {
-                op.score(backend, *of, scores)?;
+                op.score(backend, *of, sparse.quota.budget(), scores)?;
             }
             op.select(backend, sparse, buffers)?;
             op.attend(backend, Over::Selected(&buffers.selection))
@@ -126,9 +126,10 @@ impl<B: Backend> DecodeAttend<'_, B> {
         Ok(backend.attend(Attend { q, kv, heads, scale, batch, over, layer, counters, out })?)
     }
 
-    fn score(&self, backend: &mut B, of: ScoreOf, out: &mut B::Scores) -> Result<()> {
-        let DecodeAttend { q, kv, heads, batch, .. } = *self;
-        Ok(backend.score(Score { q, kv, heads, batch, of, out })?)
+    fn score(&mut self, backend: &mut B, of: ScoreOf, budget: usize, out: &mut B::Scores) -> Result<()> {
+        let DecodeAttend { q, kv, heads, batch, layer, .. } = *self;
+        let counters = &mut *self.counters;
+        Ok(backend.score(Score { q, kv, heads, batch, of, budget, layer, counters, out })?)
     }
 
     fn select(&mut self, backend: &mut B, sparse: &Sparse, buffers: &mut SparseBuffers<B>) -> Result<()> {
