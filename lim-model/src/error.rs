@@ -92,9 +92,26 @@ pub enum Error {
         /// Type asked for.
         to: DType,
     },
+    /// A request, or an engine's size, that cannot be met.
+    #[error("{what} {reason}")]
+    Request {
+        /// What is wrong, such as `prompt`.
+        what: &'static str,
+        /// Its value and the rule it breaks.
+        reason: String,
+    },
+    /// The caller's cancel flag was set.
+    #[error("interrupted")]
+    Interrupted,
     /// A kernel or a device refused.
     #[error(transparent)]
     Kernel(#[from] lim_kernels::Error),
+    /// The KV cache refused.
+    #[error(transparent)]
+    Cache(#[from] lim_kvcache::Error),
+    /// A selection policy or its buffers refused.
+    #[error(transparent)]
+    Select(#[from] lim_select::Error),
 }
 
 /// Result of this crate.

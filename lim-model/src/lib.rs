@@ -11,12 +11,29 @@
 //! # Ok::<(), lim_model::Error>(())
 //! ```
 
+mod block;
 mod config;
+mod engine;
 mod error;
+mod model;
 mod rope;
+mod schedule;
+mod score;
+mod sequence;
+mod stop;
+mod usage;
 mod weights;
+mod workspace;
 
+pub use block::Phase;
 pub use config::{Config, Family, RopeConfig, RopeKind};
+pub use engine::{Engine, EngineOptions, Event, Totals};
 pub use error::{Error, Result};
+pub use model::{Model, Pass};
 pub use rope::{Rope, RopeTable};
+pub use score::ScoreOptions;
+pub use sequence::{FinishReason, Request, SeqId, ThinkingBudget, sample_seed};
+pub use stop::StopStrings;
+pub use usage::{Sparsity, Timing, Usage};
 pub use weights::{Attention, Checkpoint, LayerWeights, Projection, Weights};
+pub use workspace::Workspace;
