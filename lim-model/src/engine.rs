@@ -247,6 +247,7 @@ impl<B: Backend> Engine<B> {
             return refuse("prompt", format!("has {} tokens, the engine takes {max_len}", prompt.len()));
         }
         self.model.check_tokens("prompt", prompt)?;
+        crate::sampling::check(&request.params)?;
         if *random_prefix >= prompt.len() {
             return refuse("random prefix", format!("is {random_prefix} of a prompt of {}", prompt.len()));
         }
