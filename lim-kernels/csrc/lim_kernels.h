@@ -181,6 +181,74 @@ typedef struct {
 } lim_sample_args;
 lim_i32 lim_sample(const lim_sample_args *args, void *stream);
 lim_u64 lim_sample_scratch(lim_i32 rows, lim_i32 vocab);
+/* ---- attention ----
+ * q, qkv and out are rows of kv.dtype. A decode step's row s belongs to sequence s. `counters` may be null. */
+
+/* QK-norm, rope and the write of keys and values to their pages; see append.cu. */
+typedef struct {
+  lim_kv kv;
+  lim_batch batch;
+  void *qkv;           /* [rows][(heads + 2 * kv_heads) * head_dim]; the q part is normed and rotated in place */
+  const float *q_norm; /* [head_dim], or null where the model has no QK-norm */
+  const float *k_norm; /* [head_dim], or null; null exactly where q_norm is */
+  const float *cos;    /* [positions][head_dim / 2] */
+  const float *sin;    /* [positions][head_dim / 2] */
+  lim_i32 positions;   /* >= batch.max_len */
+  lim_i32 heads;
+  float eps;           /* of the norms */
+} lim_append_args;
+
+lim_i32 lim_append(const lim_append_args *args, void *stream);
+
+/* One decode step's attention, dense or over a selection; see attend.cu. */
+typedef struct {
+  lim_kv kv;
+  lim_batch batch;
+  const void *q;            /* [rows][q_stride], the first heads * head_dim elements of a row */
+  void *out;                /* [rows][heads * head_dim] */
+  lim_scores scores;        /* raw token scores of a dense attention; data null where unwanted */
+  lim_selection selection;  /* ids null: dense */
+  lim_u64 *counters;        /* [LIM_COUNTERS] of this layer */
+  void *scratch;            /* zeroed before its first use; every launch leaves it fit for the next */
+  lim_i64 scratch_bytes;    /* >= lim_attend_scratch(args) */
+  lim_i32 heads;
+  lim_i32 q_stride;         /* a multiple of 8 */
+  float scale;
+} lim_attend_args;
+
+/* Bytes of scratch for these capacities (shapes and extents are read, pointers are not), or a negative LIM_E_* code. */
+lim_i64 lim_attend_scratch(const lim_attend_args *args);
+lim_i32 lim_attend(const lim_attend_args *args, void *stream);
+
+#define LIM_SCORE_TOKENS 0
+#define LIM_SCORE_PAGES 1
+
+/* Scores of every cached token, or Quest's upper bound for every page; see score.cu. */
+typedef struct {
+  lim_kv kv;
+  lim_batch batch;
+  const void *q;       /* [rows][q_stride] */
+  lim_scores scores;
+  lim_u64 *counters;   /* [LIM_COUNTERS] of this layer */
+  lim_i32 heads;
+  lim_i32 q_stride;    /* a multiple of 8 */
+  lim_i32 of;          /* LIM_SCORE_TOKENS or LIM_SCORE_PAGES */
+} lim_score_args;
+
+lim_i32 lim_score(const lim_score_args *args, void *stream);
+
+/* Causal attention of the rows of a prefill step over their sequences' pages; see prefill.cu. */
+typedef struct {
+  lim_kv kv;
+  lim_batch batch;     /* the m rows of a sequence are its last m positions */
+  const void *q;       /* [rows][q_stride] */
+  void *out;           /* [rows][heads * head_dim] */
+  lim_i32 heads;
+  lim_i32 q_stride;    /* a multiple of 8 */
+  float scale;
+} lim_prefill_args;
+
+lim_i32 lim_prefill(const lim_prefill_args *args, void *stream);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,241 @@
+// Decode attention over pages: out[s][h] = sum_t softmax_t(scale * q_h . k_t) v_t, t over all cached tokens of sequence
+// s or over its selected ones. One kernel serves both: only where a list entry's position comes from differs.
+//
+// Layouts: q [seqs][q_stride], out [seqs][heads][head_dim], pages and selection as in lim_kernels.h.
+// Grid: as many blocks as run at once, walking through the units of paged.cuh (sequence x KV head x chunk of its
+// tokens). A block's warps take tiles of 16 tokens in turn, merge through shared memory, and write the result or, where
+// a lane has several chunks, a partial state (sums, maximum, weight) to scratch. The block that finishes a lane last
+// combines its chunks in order, so the order of arrival does not show in the result.
+// Bytes moved: tokens read * 2 * kv_heads * head_dim * size; a partial state is 4 * (head_dim + 2) bytes per query head.
+#include "attend_warp.cuh"
+
+namespace lim {
+
+struct AttendPlan {
+  Cut cut;
+  int chunks;      // most chunks a lane can have
+  int shift;       // log2 of the page size
+  float *sums;     // [seqs][heads][chunks][D]
+  float *states;   // [seqs][heads][chunks][m, l]
+  int *finished;   // [seqs][heads]: blocks that have written their chunk of the lane that starts with this head
+};
+
+// One query head's weights of `parts` states: weight[i] = 2^(m_i - max m) / sum_i 2^(m_i - max m) l_i. Called by a warp.
+__device__ inline void merge_weights(float *weight, const float *state, int stride, int parts) {
+  int lane = threadIdx.x % WARP;
+  float top = NEG_INF, sum = 0;
+  for (int i = lane; i < parts; i += WARP) top = fmaxf(top, __ldcg(state + i * stride));
+  for (int d = 1; d < WARP; d *= 2) top = fmaxf(top, __shfl_xor_sync(FULL, top, d));
+  for (int i = lane; i < parts; i += WARP) {
+    float m = __ldcg(state + i * stride), w = m == NEG_INF ? 0 : exp2f(m - top);
+    weight[i] = w;
+    sum += w * __ldcg(state + i * stride + 1);
+  }
+  for (int d = 1; d < WARP; d *= 2) sum += __shfl_xor_sync(FULL, sum, d);
+  float inverse = sum == 0 ? 0 : 1 / sum;
+  for (int i = lane; i < parts; i += WARP) weight[i] *= inverse;
+}
+
+template <class T, int D, int NT, int WARPS, int STAGES> struct AttendShape {
+  using Warp = WarpAttention<T, D, NT, STAGES>;
+  static constexpr int OWN = NT * 8 * PITCH<D> * 4;  // bytes of a warp's state
+  static constexpr int PER_WARP = Warp::QUEUE > OWN ? Warp::QUEUE : OWN;
+  static constexpr int SHARED = WARPS * PER_WARP;
+};
+
+template <class T, int D, int NT, int WARPS, int STAGES>
+__global__ void __launch_bounds__(WARPS * WARP, 1)
+    attend_kernel(const __grid_constant__ lim_attend_args a, const __grid_constant__ AttendPlan plan) {
+  using Shape = AttendShape<T, D, NT, WARPS, STAGES>;
+  extern __shared__ __align__(16) char shared[];
+  __shared__ bool last;
+  await_dependencies();
+  allow_dependents();
+  int warp = threadIdx.x / WARP, group = a.heads / a.kv.kv_heads;
+  char *mine = shared + warp * Shape::PER_WARP;
+  const float *states = reinterpret_cast<const float *>(shared);  // [warp][head][PITCH], warps PER_WARP bytes apart
+  constexpr int WARP_PITCH = Shape::PER_WARP / 4;
+  Schedule schedule(a.batch, a.selection, plan.cut, a.kv.kv_heads, a.heads);
+  Unit u;
+  for (int index = blockIdx.x; schedule.find(index, u); index += gridDim.x) {
+    bool per_head = u.lanes != a.kv.kv_heads;  // lanes are query heads
+    int kv_head = per_head ? u.lane / group : u.lane;
+    int head = per_head ? u.lane : u.lane * group, heads = per_head ? 1 : group;
+    int set = u.seq * a.selection.sets + (a.selection.kind == LIM_SHARED ? 0 : u.lane);
+    Source<T> from;
+    from.tokens.ids = u.dense ? nullptr : a.selection.ids + static_cast<long long>(set) * a.selection.capacity;
+    from.tokens.table = a.batch.table + static_cast<long long>(u.seq) * a.batch.table_stride;
+    from.tokens.count = u.dense ? u.n : a.selection.count[set];
+    from.tokens.shift = plan.shift;
+    from.width = a.kv.kv_heads * D;
+    from.keys = static_cast<const T *>(a.kv.pages) + kv_head * D;
+    from.values = from.keys + static_cast<long long>(a.kv.page_size) * from.width;
+    from.score_stride = a.scores.stride;
+    from.scores = a.scores.data && u.dense
+                      ? a.scores.data + (static_cast<long long>(u.seq) * a.heads + head) * a.scores.stride
+                      : nullptr;
+    from.begin = u.chunk * u.length;
+    from.end = min(from.begin + u.length, from.tokens.count);
+
+    const T *q = static_cast<const T *>(a.q) + static_cast<long long>(u.seq) * a.q_stride + head * D;
+    {
+      typename Shape::Warp attention(mine, q, heads);
+      attention.run(from, heads, a.scale * 1.4426950408889634f, warp, WARPS);
+      attention.store(reinterpret_cast<float *>(mine));
+    }
+    if (a.counters && u.chunk == 0 && threadIdx.x == 0) {
+      unsigned long long *c = a.counters;
+      atomicAdd(c + 0, static_cast<unsigned long long>(from.tokens.count) * heads);
+      atomicAdd(c + 1, static_cast<unsigned long long>(u.n) * heads);
+      atomicAdd(c + 3, static_cast<unsigned long long>(from.tokens.count) * (2 * D * sizeof(T)));
+    }
+    __syncthreads();
+
+    // Merge the warps: thread by thread, warps in order.
+    T *out = static_cast<T *>(a.out) + (static_cast<long long>(u.seq) * a.heads + head) * D;
+    long long slot = (static_cast<long long>(u.seq) * a.heads + head) * plan.chunks + u.chunk;
+    for (int e = threadIdx.x; e < heads * D; e += WARPS * WARP) {
+      int h = e / D, d = e % D;
+      const float *state = states + h * PITCH<D>;
+      float top = NEG_INF, sum = 0, l = 0;
+#pragma unroll
+      for (int w = 0; w < WARPS; w++) top = fmaxf(top, state[w * WARP_PITCH + D]);
+#pragma unroll
+      for (int w = 0; w < WARPS; w++) {
+        float m = state[w * WARP_PITCH + D], x = m == NEG_INF ? 0 : exp2f(m - top);
+        l = __fmaf_rn(x, state[w * WARP_PITCH + D + 1], l);
+        sum = __fmaf_rn(x, state[w * WARP_PITCH + d], sum);
+      }
+      if (u.chunks == 1) {
+        out[e] = from_float<T>(l == 0 ? 0 : sum / l);
+      } else {
+        long long part = slot + static_cast<long long>(h) * plan.chunks;
+        __stcg(plan.sums + part * D + d, sum);
+        if (d == 0) __stcg(reinterpret_cast<float2 *>(plan.states) + part, make_float2(top, l));
+      }
+    }
+    if (u.chunks > 1) {
+      int *finished = plan.finished + u.seq * a.heads + head;
+      __threadfence();
+      __syncthreads();
+      if (threadIdx.x == 0) last = atomicAdd(finished, 1) == u.chunks - 1;
+      __syncthreads();
+      if (last) {
+        __threadfence();
+        float *weights = reinterpret_cast<float *>(shared);  // [heads][chunks]
+        slot -= u.chunk;
+        for (int h = warp; h < heads; h += WARPS)
+          merge_weights(weights + h * u.chunks, plan.states + (slot + static_cast<long long>(h) * plan.chunks) * 2, 2,
+                        u.chunks);
+        __syncthreads();
+        for (int e = threadIdx.x * 2; e < heads * D; e += WARPS * WARP * 2) {
+          int h = e / D, d = e % D;
+          const float *part = plan.sums + (slot + static_cast<long long>(h) * plan.chunks) * D + d;
+          float x = 0, y = 0;
+#pragma unroll 16
+          for (int i = 0; i < u.chunks; i++) {
+            float2 p = __ldcg(reinterpret_cast<const float2 *>(part + i * D));
+            float w = weights[h * u.chunks + i];
+            x = __fmaf_rn(w, p.x, x), y = __fmaf_rn(w, p.y, y);
+          }
+          out[e] = from_float<T>(x), out[e + 1] = from_float<T>(y);
+        }
+        if (threadIdx.x == 0) *finished = 0;
+      }
+    }
+    __syncthreads();
+  }
+}
+
+struct AttendSize {
+  AttendPlan plan;
+  long long bytes;
+};
+
+constexpr int LEAST_CHUNK = 128, MOST_CHUNK = 4096;
+// Counters stand at the start of the scratch whatever the shapes, so that launches of any shapes may share it.
+constexpr int COUNTERS = 1 << 16;
+
+// slots: blocks that run at once.
+inline AttendSize attend_size(const lim_attend_args &a, int slots) {
+  AttendSize size = {};
+  int lanes = a.batch.seqs * a.kv.kv_heads;
+  size.plan.cut = Cut{lanes >= slots ? 1 : slots / (lanes ? lanes : 1), LEAST_CHUNK, MOST_CHUNK};
+  // A lane has at most `target` chunks while they are shorter than MOST_CHUNK, else one for each MOST_CHUNK tokens.
+  int longest = ceil_div(a.batch.max_len, MOST_CHUNK);
+  size.plan.chunks = longest > size.plan.cut.target ? longest : size.plan.cut.target;
+  size.plan.shift = log2_of(a.kv.page_size);
+  long long parts = static_cast<long long>(a.batch.seqs) * a.heads * size.plan.chunks;
+  char *at = static_cast<char *>(a.scratch);
+  size.plan.finished = reinterpret_cast<int *>(at);
+  at += COUNTERS * 4;
+  size.plan.sums = reinterpret_cast<float *>(at);
+  at += parts * a.kv.head_dim * 4;
+  size.plan.states = reinterpret_cast<float *>(at);
+  size.bytes = COUNTERS * 4 + parts * (a.kv.head_dim + 2) * 4;
+  return size;
+}
+
+template <class T, int D, int NT, int WARPS, int STAGES>
+lim_i32 attend_launch(const Machine &m, const lim_attend_args &a, void *stream) {
+  return launch(m, attend_kernel<T, D, NT, WARPS, STAGES>, dim3(m.sms), WARPS * WARP,
+                AttendShape<T, D, NT, WARPS, STAGES>::SHARED, stream, a, attend_size(a, m.sms).plan);
+}
+
+template <class T, int D, int NT> lim_i32 attend_run(const Machine &m, const lim_attend_args &a, void *stream) {
+  constexpr int STAGES = D == 256 ? 1 : 3;
+  if (AttendShape<T, D, NT, 8, STAGES>::SHARED <= m.shared) return attend_launch<T, D, NT, 8, STAGES>(m, a, stream);
+  // Chips with 99 KB of shared memory a block.
+  return attend_launch<T, D, NT, 4, STAGES>(m, a, stream);
+}
+
+template <class T, int D> lim_i32 attend_group(const Machine &m, const lim_attend_args &a, void *stream) {
+  bool wide = a.heads > 8 * a.kv.kv_heads;
+  return wide ? attend_run<T, D, 2>(m, a, stream) : attend_run<T, D, 1>(m, a, stream);
+}
+
+template <class T> lim_i32 attend_dim(const Machine &m, const lim_attend_args &a, void *stream) {
+  switch (a.kv.head_dim) {
+    case 32: return attend_group<T, 32>(m, a, stream);
+    case 64: return attend_group<T, 64>(m, a, stream);
+    case 80: return attend_group<T, 80>(m, a, stream);
+    case 96: return attend_group<T, 96>(m, a, stream);
+    case 128: return attend_group<T, 128>(m, a, stream);
+    case 256: return attend_group<T, 256>(m, a, stream);
+  }
+  return LIM_E_HEAD_DIM;
+}
+
+inline lim_i32 attend_check(const lim_attend_args &a) {
+  if (lim_i32 e = check(a.kv, a.batch, a.heads)) return e;
+  if (static_cast<long long>(a.batch.seqs) * a.heads > COUNTERS) return LIM_E_SHAPE;
+  if (a.q_stride < a.heads * a.kv.head_dim || a.q_stride % 8) return LIM_E_SHAPE;
+  if (a.scores.data && a.scores.stride < a.batch.max_len) return LIM_E_SHAPE;
+  if (a.selection.ids) {
+    int sets = a.selection.kind == LIM_SHARED ? 1 : a.selection.kind == LIM_PER_KV_HEAD ? a.kv.kv_heads : a.heads;
+    if (a.selection.sets != sets || a.selection.capacity < 1) return LIM_E_SHAPE;
+  }
+  return LIM_OK;
+}
+
+}  // namespace lim
+
+extern "C" lim_i64 lim_attend_scratch(const lim_attend_args *args) {
+  lim::Machine m;
+  if (lim_i32 e = lim::attend_check(*args)) return e;
+  if (lim_i32 e = lim::machine(&m)) return -1000 - e;
+  return lim::attend_size(*args, m.sms).bytes;
+}
+
+extern "C" lim_i32 lim_attend(const lim_attend_args *args, void *stream) {
+  lim::Machine m;
+  if (lim_i32 e = lim::attend_check(*args)) return e;
+  if (lim_i32 e = lim::machine(&m)) return e;
+  if (args->batch.seqs == 0) return LIM_OK;
+  if (args->scratch_bytes < lim::attend_size(*args, m.sms).bytes) return LIM_E_SCRATCH;
+  switch (args->kv.dtype) {
+    case LIM_F32: return lim::attend_dim<float>(m, *args, stream);
+    case LIM_F16: return lim::attend_dim<__half>(m, *args, stream);
+    default: return lim::attend_dim<__nv_bfloat16>(m, *args, stream);
+  }
+}

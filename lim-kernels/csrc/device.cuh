@@ -1,0 +1,138 @@
+// Small device vocabulary of the kernels: element types, asynchronous copies, 16x8x16 matrix products, dependent
+// launches. Everything works from sm_80 on; what newer chips add is used where the target has it.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#include "lim_kernels.h"
+
+namespace lim {
+
+constexpr int WARP = 32;
+constexpr unsigned FULL = 0xffffffffu;
+constexpr float NEG_INF = -__builtin_huge_valf();
+
+template <class T> __device__ inline float to_float(T x);
+template <> __device__ inline float to_float(float x) { return x; }
+template <> __device__ inline float to_float(__half x) { return __half2float(x); }
+template <> __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <class T> __device__ inline T from_float(float x);
+template <> __device__ inline float from_float(float x) { return x; }
+template <> __device__ inline __half from_float(float x) { return __float2half_rn(x); }
+template <> __device__ inline __nv_bfloat16 from_float(float x) { return __float2bfloat16_rn(x); }
+
+// Two elements in one register, the first in the low half.
+template <class T> __device__ inline uint32_t pack(float lo, float hi);
+template <> __device__ inline uint32_t pack<__half>(float lo, float hi) {
+  __half2 v = __floats2half2_rn(lo, hi);
+  return *reinterpret_cast<uint32_t *>(&v);
+}
+template <> __device__ inline uint32_t pack<__nv_bfloat16>(float lo, float hi) {
+  __nv_bfloat162 v = __floats2bfloat162_rn(lo, hi);
+  return *reinterpret_cast<uint32_t *>(&v);
+}
+
+// d += A B with A 16x16 (a0: row g, a1: row g + 8, a2 and a3: the same rows, columns + 8), B 16x8 (b0, b1: rows + 8),
+// g = lane / 4. d[0..1]: row g, columns 2 * (lane % 4) and the next; d[2..3]: row g + 8.
+template <class T>
+__device__ inline void mma(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                           uint32_t b1);
+template <>
+__device__ inline void mma<__half>(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                                   uint32_t b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+template <>
+__device__ inline void mma<__nv_bfloat16>(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+                                          uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// Transposes the 8x8 matrix whose row lane / 4 holds columns 2 * (lane % 4) and the next in x.
+__device__ inline uint32_t transpose8x8(uint32_t x) {
+  uint32_t y;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+
+__device__ inline float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ inline uint32_t shared_address(const void *p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+// Starts a copy of BYTES (4, 8 or 16) from global to shared memory.
+template <int BYTES> __device__ inline void copy_async(uint32_t shared, const void *global) {
+  if constexpr (BYTES == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(global), "n"(BYTES) : "memory");
+  }
+}
+// Closes a group of copies; await_copies<N> returns once all but this thread's N latest groups have arrived.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> __device__ inline void await_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+// Waits until the grids this one depends on are complete and their writes visible. A kernel started with `launch` calls
+// this before it touches anything another kernel writes, and allow_dependents after it, never before.
+__device__ inline void await_dependencies() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+// Lets the next grid of the stream start its prologue.
+__device__ inline void allow_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// What the host side of a launcher needs to know of the current device.
+struct Machine {
+  int sms;           // streaming multiprocessors
+  int shared;        // bytes of shared memory a block may ask for
+  bool overlap;      // dependent launches (sm_90 on)
+};
+
+inline lim_i32 machine(Machine *m) {
+  int device = 0, major = 0;
+  cudaError_t e = cudaGetDevice(&device);
+  if (e == cudaSuccess) e = cudaDeviceGetAttribute(&m->sms, cudaDevAttrMultiProcessorCount, device);
+  if (e == cudaSuccess) e = cudaDeviceGetAttribute(&m->shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (e == cudaSuccess) e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  m->overlap = major >= 9;
+  return e;
+}
+
+// Launches a kernel that calls await_dependencies: its start may overlap the end of the kernel before it.
+template <class... P, class... A>
+inline lim_i32 launch(const Machine &m, void (*kernel)(P...), dim3 grid, int threads, size_t shared, void *stream,
+                      const A &...args) {
+  if (shared > 48 * 1024) {
+    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    if (e != cudaSuccess) return e;
+  }
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &attribute;
+  config.numAttrs = m.overlap ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+}
+
+}  // namespace lim
