@@ -225,6 +225,36 @@ impl<B: Backend> Engine<B> {
         Ok(true)
     }
 
+    /// The model.
+    pub fn model(&self) -> &Model<B> {
+        &self.model
+    }
+
+    /// Policy and layer roles in force.
+    pub fn attention(&self) -> &lim_select::Attention {
+        &self.attention
+    }
+
+    /// Pages, and who holds them.
+    pub fn cache(&self) -> &KvCache<B> {
+        &self.cache
+    }
+
+    /// Sizes.
+    pub fn options(&self) -> EngineOptions {
+        self.options
+    }
+
+    /// The device as reports name it.
+    pub fn device(&self) -> String {
+        self.backend.device()
+    }
+
+    /// Gives the backend and the model back, for another engine. What the engine held is freed.
+    pub fn into_parts(self) -> (B, Model<B>) {
+        (self.backend, self.model)
+    }
+
     /// Runs the step that `self.step` holds.
     pub(crate) fn forward(&mut self, phase: Phase) -> Result<()> {
         let Engine { backend, model, step, cache, attention, buffers, workspace, prefill_rope, .. } = self;
