@@ -12,6 +12,8 @@ pub struct KvCache<B: Backend> {
     layers: Vec<B::Kv>,
     pool: Pool,
     owner: Owner,
+    /// Pages on their way from the pool to a table; empty between calls.
+    taken: Vec<u32>,
 }
 
 impl<B: Backend> KvCache<B> {
@@ -22,7 +24,7 @@ impl<B: Backend> KvCache<B> {
     pub fn new(backend: &mut B, layout: KvLayout, layers: usize, pages: usize, bounds: bool) -> Result<Self> {
         let pool = Pool::new(pages)?;
         let layers = (0..layers).map(|_| backend.kv(layout, pages, bounds)).collect::<Result<_, _>>()?;
-        Ok(KvCache { layout, layers, pool, owner: Owner::default() })
+        Ok(KvCache { layout, layers, pool, owner: Owner::default(), taken: Vec::new() })
     }
 
     /// A sequence without tokens.
@@ -45,13 +47,11 @@ impl<B: Backend> KvCache<B> {
         }
         let shared = self.shared_page_to_write(table, new_len);
         let growth = self.layout.page_size.pages_for(new_len) - table.pages.len();
-        let mut taken = Vec::new();
-        self.pool.take(growth + usize::from(shared.is_some()), &mut taken)?;
+        self.pool.take(growth + usize::from(shared.is_some()), &mut self.taken)?;
         if let Some(from) = shared {
-            let to = taken[0];
-            if let Err(error) = self.copy_page(backend, from, to) {
-                // Reversed, so that the free list is in its old order too.
-                for &page in taken.iter().rev() {
+            if let Err(error) = self.copy_page(backend, from, self.taken[0]) {
+                // Backwards, so that the free list is in its old order too.
+                while let Some(page) = self.taken.pop() {
                     self.pool.give_back(page)?;
                 }
                 return Err(error);
@@ -59,7 +59,7 @@ impl<B: Backend> KvCache<B> {
             self.pool.give_back(from)?;
             table.pages.pop();
         }
-        table.pages.extend_from_slice(&taken);
+        table.pages.append(&mut self.taken);
         table.len = new_len;
         Ok(())
     }

@@ -25,6 +25,11 @@ impl PageTable {
         &self.pages
     }
 
+    /// Takes host memory for a table of up to `pages` pages, so that growing to that does not allocate.
+    pub fn make_room(&mut self, pages: usize) {
+        self.pages.reserve(pages.saturating_sub(self.pages.len()));
+    }
+
     /// Tokens.
     pub fn len(&self) -> usize {
         self.len

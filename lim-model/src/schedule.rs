@@ -10,7 +10,7 @@ use crate::{Phase, Result};
 
 impl<B: Backend> Engine<B> {
     /// Prefills a chunk of the oldest waiting prompt where there is room for it, otherwise decodes one token of every
-    /// running sequence. Does nothing when idle. A decode step allocates nothing on the host but page ids, once a page.
+    /// running sequence. Does nothing when idle. A decode step allocates nothing.
     ///
     /// # Errors
     /// When the backend fails; the engine's sequences are then in no defined state, their pages still accounted for.
@@ -80,7 +80,7 @@ impl<B: Backend> Engine<B> {
             let draws: Vec<Draw<'_>> = members.iter().map(|seq| seq.draw(seq.shared.prompt.len())).collect();
             self.model.sample(&mut self.backend, &rows, &draws, &mut sampled, &mut self.workspace)?;
         }
-        for ((mut seq, table), sampled) in members.into_iter().zip(tables).zip(sampled) {
+        for ((mut seq, mut table), sampled) in members.into_iter().zip(tables).zip(sampled) {
             if !known {
                 self.events.push(Event::Token { id: seq.id, sampled });
                 if let Some(reason) = seq.push(sampled.token) {
@@ -89,6 +89,7 @@ impl<B: Backend> Engine<B> {
                     continue;
                 }
             }
+            table.make_room(self.options.page_size.pages_for(self.max_len()));
             self.running.push(Running { seq, table });
         }
         Ok(())
