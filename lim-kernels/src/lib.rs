@@ -5,6 +5,7 @@
 //! policies.
 
 mod backend;
+pub mod cpu;
 mod dtype;
 mod error;
 mod layout;

@@ -1,0 +1,276 @@
+//! Sampling: penalties, temperature, top-k, top-p, min-p, then one draw by the inverse of the distribution over the
+//! kept tokens in ascending id order.
+
+use super::Cpu;
+use super::buffer::Parts;
+use super::philox::uniform;
+use super::rank::{key, position};
+use super::simd::{Isa, Kernel, Simd};
+use super::store::{expect_rows, shape_error};
+use crate::{Draw, Error, Result, Sample, SampleParams, Sampled};
+
+const OP: &str = "sample";
+/// Logits whose exponentials are added in float32 before the sum goes to float64.
+const BLOCK: usize = 1024;
+/// Tokens sorted at first for top-p; eight times more each time they do not hold the mass.
+const FIRST_SORTED: usize = 256;
+
+/// Memory of one thread.
+#[derive(Default)]
+pub(super) struct Room {
+    logits: Vec<f32>,
+    seen: Vec<u32>,
+    kept: Vec<u64>,
+}
+
+/// Index and value of the largest element, the first on ties; or the index of a NaN or +inf.
+struct Largest<'a>(&'a [f32]);
+
+impl Kernel for Largest<'_> {
+    type Out = Result<(usize, f32), usize>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Out {
+        let x = self.0;
+        let mut top = s.splat(f32::NEG_INFINITY);
+        // NaN and +inf survive in a product with zero, finite numbers and the sum's start do not; -inf is let off.
+        let mut odd = s.splat(0.0);
+        let (zero, least) = (s.splat(0.0), s.splat(f32::MIN));
+        let mut i = 0;
+        while i + S::LANES <= x.len() {
+            // SAFETY: `i + LANES <= len`.
+            let v = unsafe { s.load(x.as_ptr().add(i)) };
+            top = s.max(v, top);
+            odd = s.fma(s.max(least, v), zero, odd);
+            i += S::LANES;
+        }
+        let mut largest = s.largest(top);
+        let mut rest = s.sum(odd);
+        for &v in &x[i..] {
+            largest = largest.max(v);
+            rest += if v == f32::NEG_INFINITY { 0.0 } else { v * 0.0 };
+        }
+        if rest.is_nan() {
+            let bad = x.iter().position(|v| v.is_nan() || *v == f32::INFINITY);
+            return Err(bad.unwrap_or(0));
+        }
+        match x.iter().position(|&v| v == largest) {
+            Some(at) if largest > f32::NEG_INFINITY => Ok((at, largest)),
+            _ => Err(0),
+        }
+    }
+}
+
+/// `sum e^(x_i - top)`.
+struct ExpSum<'a> {
+    x: &'a [f32],
+    top: f32,
+}
+
+impl Kernel for ExpSum<'_> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        let mut total = 0.0;
+        let (top, floor) = (s.splat(self.top), s.splat(-87.0));
+        let mut start = 0;
+        while start < self.x.len() {
+            let block = &self.x[start..self.x.len().min(start + BLOCK)];
+            let mut sums = s.splat(0.0);
+            let mut i = 0;
+            while i + S::LANES <= block.len() {
+                // SAFETY: `i + LANES <= len`.
+                let v = unsafe { s.load(block.as_ptr().add(i)) };
+                sums = s.add(sums, s.exp(s.max(floor, s.sub(v, top))));
+                i += S::LANES;
+            }
+            total += f64::from(s.sum(sums));
+            for &v in &block[i..] {
+                total += f64::from((v - self.top).exp());
+            }
+            start += BLOCK;
+        }
+        total
+    }
+}
+
+impl Cpu {
+    pub(super) fn sample_op(&mut self, op: Sample<'_, Self>) -> Result<()> {
+        let Sample { logits, draws, out } = op;
+        let [_, vocab] = logits.shape();
+        expect_rows(OP, "logits", logits, [draws.len(), vocab])?;
+        if out.len() != draws.len() {
+            return Err(shape_error(OP, "out", &[out.len()], &[draws.len()]));
+        }
+        for draw in draws {
+            check(draw, vocab)?;
+        }
+        let (isa, logits) = (self.isa, logits.data().f32s());
+        let mut outcomes = Vec::with_capacity(draws.len());
+        outcomes.resize_with(draws.len(), || Ok(Sampled { token: 0, logprob: 0.0 }));
+        let (rooms, results) = (Parts::new(&mut self.sampling), Parts::new(&mut outcomes));
+        self.pool.run(draws.len(), |row, thread| {
+            // SAFETY: a thread uses its own room, a task its own result.
+            let (room, result) = unsafe { (&mut rooms.slice(thread, 1)[0], &mut results.slice(row, 1)[0]) };
+            let logits = &logits[row * vocab..(row + 1) * vocab];
+            *result = draw_one(isa, logits, &draws[row], room).map_err(|index| Error::NotFinite {
+                op: OP,
+                operand: "logits",
+                row,
+                index,
+                value: logits[index],
+            });
+        });
+        for (out, outcome) in out.iter_mut().zip(outcomes) {
+            *out = outcome?;
+        }
+        Ok(())
+    }
+}
+
+fn check(draw: &Draw<'_>, vocab: usize) -> Result<()> {
+    let p = &draw.params;
+    let settings = [
+        ("temperature", p.temperature, "at least 0", p.temperature >= 0.0 && p.temperature.is_finite()),
+        ("top_p", p.top_p, "above 0, at most 1", p.top_p > 0.0 && p.top_p <= 1.0),
+        ("min_p", p.min_p, "from 0 to 1", (0.0..=1.0).contains(&p.min_p)),
+        ("repetition_penalty", p.repetition_penalty, "above 0", p.repetition_penalty > 0.0),
+        ("presence_penalty", p.presence_penalty, "finite", p.presence_penalty.is_finite()),
+        ("frequency_penalty", p.frequency_penalty, "finite", p.frequency_penalty.is_finite()),
+    ];
+    for (what, got, must, good) in settings {
+        if !good || !got.is_finite() {
+            return Err(Error::Range { op: OP, what, got: got as u64, must: format!("{must}; got {got}") });
+        }
+    }
+    let tokens = draw.prompt.iter().chain(draw.generated).chain(&draw.forced);
+    match tokens.copied().find(|&t| t as usize >= vocab) {
+        Some(t) => {
+            let must = format!("below the vocabulary's {vocab}");
+            Err(Error::Range { op: OP, what: "token id", got: t.into(), must })
+        }
+        None => Ok(()),
+    }
+}
+
+/// One token, or the index of a logit that is not a number.
+fn draw_one(isa: Isa, logits: &[f32], draw: &Draw<'_>, room: &mut Room) -> Result<Sampled, usize> {
+    let (first, top) = isa.run(Largest(logits))?;
+    let log_sum = f64::from(top) + isa.run(ExpSum { x: logits, top }).ln();
+    let token = match draw.forced {
+        Some(token) => token as usize,
+        None => choose(isa, logits, (first, top), draw, room)?,
+    };
+    Ok(Sampled { token: token as u32, logprob: (f64::from(logits[token]) - log_sum) as f32 })
+}
+
+fn choose(
+    isa: Isa,
+    logits: &[f32],
+    largest: (usize, f32),
+    draw: &Draw<'_>,
+    room: &mut Room,
+) -> Result<usize, usize> {
+    let p = &draw.params;
+    let penalised = p.repetition_penalty != 1.0 || p.presence_penalty != 0.0 || p.frequency_penalty != 0.0;
+    let Room { logits: changed, seen, kept } = room;
+    let (logits, (first, top)) = if penalised {
+        changed.clear();
+        changed.extend_from_slice(logits);
+        penalise(changed, draw, seen);
+        (&changed[..], isa.run(Largest(changed))?)
+    } else {
+        (logits, largest)
+    };
+    if p.temperature == 0.0 {
+        return Ok(first);
+    }
+    let weight = |logit: f32| (f64::from(logit - top) / f64::from(p.temperature)).exp();
+    let u = f64::from(uniform(p.seed, draw.generated.len() as u64));
+    // Unlikely enough tokens never survive min-p, which compares with the most likely token only.
+    let least = if p.min_p > 0.0 { f64::from(p.min_p) } else { 0.0 };
+    let cut = p.top_k > 0 && p.top_k < logits.len() || p.top_p < 1.0;
+    if !cut {
+        let all = logits.iter().enumerate().map(|(t, &l)| (t, weight(l))).filter(|&(_, w)| w >= least);
+        return Ok(invert(all, u).unwrap_or(first));
+    }
+    keep(logits, p, &weight, kept);
+    kept.retain(|&k| weight(logits[position(k) as usize]) >= least);
+    kept.sort_unstable_by_key(|&k| position(k));
+    let all = kept.iter().map(|&k| position(k) as usize).map(|t| (t, weight(logits[t])));
+    Ok(invert(all, u).unwrap_or(first))
+}
+
+/// The tokens that top-k and top-p keep, as keys.
+fn keep(logits: &[f32], p: &SampleParams, weight: &impl Fn(f32) -> f64, kept: &mut Vec<u64>) {
+    kept.clear();
+    kept.extend(logits.iter().enumerate().map(|(t, &l)| key(l, t as u32)));
+    if p.top_k > 0 && p.top_k < kept.len() {
+        kept.select_nth_unstable_by(p.top_k - 1, |a, b| b.cmp(a));
+        kept.truncate(p.top_k);
+    }
+    if p.top_p == 1.0 {
+        return;
+    }
+    let of = |k: u64| weight(logits[position(k) as usize]);
+    let target = f64::from(p.top_p) * kept.iter().map(|&k| of(k)).sum::<f64>();
+    let mut sorted = FIRST_SORTED;
+    loop {
+        let head = sorted.min(kept.len());
+        if head < kept.len() {
+            kept.select_nth_unstable_by(head - 1, |a, b| b.cmp(a));
+        }
+        kept[..head].sort_unstable_by(|a, b| b.cmp(a));
+        let mut mass = 0.0;
+        let enough = kept[..head].iter().position(|&k| {
+            mass += of(k);
+            mass >= target
+        });
+        if let Some(last) = enough {
+            return kept.truncate(last + 1);
+        }
+        if head == kept.len() {
+            return;
+        }
+        sorted *= 8;
+    }
+}
+
+/// The first token whose cumulated weight passes `u` of the total; the last one with weight if rounding gets in the
+/// way.
+fn invert(weights: impl Iterator<Item = (usize, f64)> + Clone, u: f64) -> Option<usize> {
+    let target = u * weights.clone().map(|(_, w)| w).sum::<f64>();
+    let (mut mass, mut last) = (0.0, None);
+    for (token, weight) in weights {
+        if weight > 0.0 {
+            mass += weight;
+            last = Some(token);
+            if mass > target {
+                break;
+            }
+        }
+    }
+    last
+}
+
+/// Repetition penalty for every token seen, then presence and frequency penalties for generated ones.
+fn penalise(logits: &mut [f32], draw: &Draw<'_>, seen: &mut Vec<u32>) {
+    let p = &draw.params;
+    if p.repetition_penalty != 1.0 {
+        seen.clear();
+        seen.extend(draw.prompt.iter().chain(draw.generated));
+        seen.sort_unstable();
+        seen.dedup();
+        for &t in &*seen {
+            let l = &mut logits[t as usize];
+            *l = if *l > 0.0 { *l / p.repetition_penalty } else { *l * p.repetition_penalty };
+        }
+    }
+    seen.clear();
+    seen.extend(draw.generated);
+    seen.sort_unstable();
+    for same in seen.chunk_by(|a, b| a == b) {
+        logits[same[0] as usize] -= p.presence_penalty + p.frequency_penalty * same.len() as f32;
+    }
+}
