@@ -69,6 +69,8 @@ __device__ inline float exp2_fast(float x) {
   return y;
 }
 
+__device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
+
 __device__ inline uint32_t shared_address(const void *p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
 // Starts a copy of BYTES (4, 8 or 16) from global to shared memory.

@@ -106,7 +106,6 @@ typedef struct {
   lim_i32 out;
   lim_i32 dtype;
   lim_i32 epilogue;
-  lim_i32 sms;            /* multiprocessors of the device */
 } lim_linear_args;
 lim_i32 lim_linear(const lim_linear_args *args, void *stream);
 

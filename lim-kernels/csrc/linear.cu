@@ -11,7 +11,7 @@
 // The first batches are requested before the wait for the previous kernel, since weights never change.
 //
 // Bytes: out * in elements once; x and y are negligible. float32 has a plain kernel, for correctness.
-#include "linear.cuh"
+#include "device.cuh"
 
 namespace lim {
 
@@ -19,6 +19,15 @@ constexpr int kWarps = 16;
 constexpr int kUnit = 8;     // output rows of a unit
 constexpr int kLoads = 4;    // 16-byte loads a lane has per batch; two batches are in flight
 constexpr size_t kMaxX = 200 * 1024;
+
+// Weights are read once per step: keep them out of L1.
+__device__ __forceinline__ uint4 load_stream(const void *p) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p));
+  return v;
+}
 
 struct LinearParams {
   lim_linear_args a;
@@ -48,13 +57,13 @@ __device__ __forceinline__ void finish(const lim_linear_args &a, const float *pa
     }
     const size_t at = static_cast<size_t>(m) * a.out + row;
     if constexpr (GROUPS == 2) {
-      static_cast<T *>(a.y)[at] = from_f32<T>(silu(sum[0]) * sum[1]);
+      static_cast<T *>(a.y)[at] = from_float<T>(silu(sum[0]) * sum[1]);
     } else if (a.epilogue == LIM_ADD_F32) {
       static_cast<float *>(a.y)[at] += sum[0];
     } else if (a.epilogue == LIM_STORE_F32) {
       static_cast<float *>(a.y)[at] = sum[0];
     } else {
-      static_cast<T *>(a.y)[at] = from_f32<T>(sum[0]);
+      static_cast<T *>(a.y)[at] = from_float<T>(sum[0]);
     }
   }
 }
@@ -92,10 +101,10 @@ __device__ __forceinline__ void stage_x(const lim_linear_args &a, T *xs, int pit
     for (int i = threadIdx.x; i < a.in / 4; i += blockDim.x) {
       const float4 v = x[i], w = norm[i];
       T *out = xs + m * pitch + 4 * i;
-      out[0] = from_f32<T>(v.x * scale * w.x);
-      out[1] = from_f32<T>(v.y * scale * w.y);
-      out[2] = from_f32<T>(v.z * scale * w.z);
-      out[3] = from_f32<T>(v.w * scale * w.w);
+      out[0] = from_float<T>(v.x * scale * w.x);
+      out[1] = from_float<T>(v.y * scale * w.y);
+      out[2] = from_float<T>(v.z * scale * w.z);
+      out[3] = from_float<T>(v.w * scale * w.w);
     }
   }
 }
@@ -135,8 +144,8 @@ __global__ void __launch_bounds__(kWarps * 32, 2) linear_kernel(const __grid_con
 
   uint4 now[kLoads], next[kLoads];
   fetch(first + slot, split, now);
-  let_next_kernel_start();
-  wait_for_previous_kernel();
+  allow_dependents();
+  await_dependencies();
   if (p.pitch) stage_x(a, xs, p.pitch, warp_sums);
   __syncthreads();
 
@@ -158,12 +167,11 @@ __global__ void __launch_bounds__(kWarps * 32, 2) linear_kernel(const __grid_con
       for (int s = 0; s < kSteps; s++) {
         const int k = (batch * kSteps + s) * 32 + t * 8;
         const uint4 lo = x_at(g, k), hi = MT == 2 ? x_at(g + 8, k) : make_uint4(0, 0, 0, 0);
-        const unsigned a0[4] = {lo.x, hi.x, lo.y, hi.y}, a1[4] = {lo.z, hi.z, lo.w, hi.w};
 #pragma unroll
         for (int h = 0; h < GROUPS; h++) {
           const uint4 w = now[s * GROUPS + h];
-          mma_16x8x16<T>(acc[h], a0, w.x, w.y);
-          mma_16x8x16<T>(acc[h], a1, w.z, w.w);
+          mma<T>(acc[h], lo.x, hi.x, lo.y, hi.y, w.x, w.y);
+          mma<T>(acc[h], lo.z, hi.z, lo.w, hi.w, w.z, w.w);
         }
       }
 #pragma unroll
@@ -188,8 +196,8 @@ __global__ void __launch_bounds__(kWarps * 32, 2) linear_kernel(const __grid_con
 // One warp per output element: the float32 path, and any `in` that is no multiple of 8.
 template <typename T>
 __global__ void linear_plain_kernel(const __grid_constant__ lim_linear_args a) {
-  wait_for_previous_kernel();
-  let_next_kernel_start();
+  await_dependencies();
+  allow_dependents();
   const int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
   if (row >= a.out) return;
   const bool swiglu = a.epilogue == LIM_SWIGLU;
@@ -209,10 +217,10 @@ __global__ void linear_plain_kernel(const __grid_constant__ lim_linear_args a) {
     float sum[2] = {};
     for (int k = lane; k < a.in; k += 32) {
       const float x = a.norm ? static_cast<const float *>(a.x)[src + k] * scale * a.norm[k]
-                             : to_f32(static_cast<const T *>(a.x)[src + k]);
+                             : to_float(static_cast<const T *>(a.x)[src + k]);
       const T *w = static_cast<const T *>(a.w) + k;
-      sum[0] += to_f32(w[static_cast<size_t>(row) * a.in]) * x;
-      if (swiglu) sum[1] += to_f32(w[static_cast<size_t>(a.out + row) * a.in]) * x;
+      sum[0] += to_float(w[static_cast<size_t>(row) * a.in]) * x;
+      if (swiglu) sum[1] += to_float(w[static_cast<size_t>(a.out + row) * a.in]) * x;
     }
 #pragma unroll
     for (int d = 16; d > 0; d /= 2) {
@@ -224,16 +232,16 @@ __global__ void linear_plain_kernel(const __grid_constant__ lim_linear_args a) {
     if (a.bias && swiglu) sum[1] += a.bias[a.out + row];
     const size_t at = static_cast<size_t>(m) * a.out + row;
     switch (a.epilogue) {
-      case LIM_SWIGLU: static_cast<T *>(a.y)[at] = from_f32<T>(sum[0] / (1.0f + expf(-sum[0])) * sum[1]); break;
+      case LIM_SWIGLU: static_cast<T *>(a.y)[at] = from_float<T>(sum[0] / (1.0f + expf(-sum[0])) * sum[1]); break;
       case LIM_ADD_F32: static_cast<float *>(a.y)[at] += sum[0]; break;
       case LIM_STORE_F32: static_cast<float *>(a.y)[at] = sum[0]; break;
-      default: static_cast<T *>(a.y)[at] = from_f32<T>(sum[0]);
+      default: static_cast<T *>(a.y)[at] = from_float<T>(sum[0]);
     }
   }
 }
 
 template <typename T, int GROUPS, int MT>
-static int launch_tensor_cores(const lim_linear_args &a, void *stream) {
+static lim_i32 launch_tensor_cores(const Machine &m, const lim_linear_args &a, void *stream) {
   LinearParams p = {a, 0, 0, 0};
   const int batches = (a.in + 32 * kLoads / GROUPS - 1) / (32 * kLoads / GROUPS);
   // The split of `in` that leaves the fewest warp slots idle; ties go to more units at once, which need fewer passes.
@@ -248,7 +256,7 @@ static int launch_tensor_cores(const lim_linear_args &a, void *stream) {
     }
   }
   // Fewer, longer units would leave multiprocessors idle: split `in` as far as the blocks can be filled.
-  const int units = (a.out + kUnit - 1) / kUnit, blocks = 2 * a.sms;
+  const int units = (a.out + kUnit - 1) / kUnit, blocks = 2 * m.sms;
   while (p.units_per_pass > 1 && p.warps_per_unit * 2 <= kWarps && units < blocks * p.units_per_pass &&
          p.warps_per_unit * 2 <= batches) {
     p.warps_per_unit *= 2;
@@ -258,36 +266,35 @@ static int launch_tensor_cores(const lim_linear_args &a, void *stream) {
   const size_t x_bytes = static_cast<size_t>(a.rows) * x_pitch(a.in) * sizeof(T);
   if (x_bytes <= kMaxX) p.pitch = x_pitch(a.in);
   if (!p.pitch && a.norm) return LIM_E_SHAPE;
-  const size_t smem = partials + (p.pitch ? x_bytes : 0);
-  auto kernel = linear_kernel<T, GROUPS, MT>;
-  const int status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(smem));
-  if (status) return status;
+  const size_t shared = partials + (p.pitch ? x_bytes : 0);
   const int passes = (units + p.units_per_pass - 1) / p.units_per_pass;
-  return launch_overlapped(kernel, dim3(min(passes, blocks)), dim3(kWarps * 32), smem, stream, p);
+  return lim::launch(m, linear_kernel<T, GROUPS, MT>, dim3(min(passes, blocks)), kWarps * 32, shared, stream, p);
 }
 
-template <typename T> static int launch(const lim_linear_args &a, void *stream) {
+template <typename T> static lim_i32 launch_linear(const Machine &m, const lim_linear_args &a, void *stream) {
   if constexpr (sizeof(T) == 2) {
     if (a.in % 8 == 0) {
       const bool two = a.rows > 8;
       if (a.epilogue == LIM_SWIGLU)
-        return two ? launch_tensor_cores<T, 2, 2>(a, stream) : launch_tensor_cores<T, 2, 1>(a, stream);
-      return two ? launch_tensor_cores<T, 1, 2>(a, stream) : launch_tensor_cores<T, 1, 1>(a, stream);
+        return two ? launch_tensor_cores<T, 2, 2>(m, a, stream) : launch_tensor_cores<T, 2, 1>(m, a, stream);
+      return two ? launch_tensor_cores<T, 1, 2>(m, a, stream) : launch_tensor_cores<T, 1, 1>(m, a, stream);
     }
   }
-  return launch_overlapped(linear_plain_kernel<T>, dim3((a.out + 7) / 8), dim3(256), 0, stream, a);
+  return launch(m, linear_plain_kernel<T>, dim3((a.out + 7) / 8), 256, 0, stream, a);
 }
 
 }  // namespace lim
 
-extern "C" int lim_linear(const lim_linear_args *args, void *stream) {
+extern "C" lim_i32 lim_linear(const lim_linear_args *args, void *stream) {
   const lim_linear_args &a = *args;
-  if (a.rows < 1 || a.rows > LIM_LINEAR_MAX_ROWS || a.in < 1 || a.out < 1 || a.sms < 1) return LIM_E_SHAPE;
+  if (a.rows < 1 || a.rows > LIM_LINEAR_MAX_ROWS || a.in < 1 || a.out < 1) return LIM_E_SHAPE;
   if (a.epilogue < LIM_STORE || a.epilogue > LIM_SWIGLU) return LIM_E_SHAPE;
+  lim::Machine m;
+  if (const lim_i32 status = lim::machine(&m)) return status;
   switch (a.dtype) {
-    case LIM_F32: return lim::launch<float>(a, stream);
-    case LIM_F16: return lim::launch<__half>(a, stream);
-    case LIM_BF16: return lim::launch<__nv_bfloat16>(a, stream);
+    case LIM_F32: return lim::launch_linear<float>(m, a, stream);
+    case LIM_F16: return lim::launch_linear<__half>(m, a, stream);
+    case LIM_BF16: return lim::launch_linear<__nv_bfloat16>(m, a, stream);
   }
   return LIM_E_DTYPE;
 }

@@ -2,24 +2,24 @@
 // not apply: embedding lookup, RMSNorm, SwiGLU, and bias plus residual.
 //
 // Mapping: one block a row, 16-byte accesses where the width allows. Bytes: each input once, each output once.
-#include "linear.cuh"
+#include "device.cuh"
 
 namespace lim {
 
 // x[r] = table[token[r]] as float32.
 template <typename T> __global__ void embed_kernel(const __grid_constant__ lim_embed_args a) {
-  let_next_kernel_start();
-  wait_for_previous_kernel();
+  allow_dependents();
+  await_dependencies();
   const int token = a.tokens[blockIdx.x];
   const T *src = static_cast<const T *>(a.table) + static_cast<size_t>(token) * a.width;
   float *dst = a.x + static_cast<size_t>(blockIdx.x) * a.width;
-  for (int i = threadIdx.x; i < a.width; i += blockDim.x) dst[i] = to_f32(src[i]);
+  for (int i = threadIdx.x; i < a.width; i += blockDim.x) dst[i] = to_float(src[i]);
 }
 
 // y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * norm
 template <typename T> __global__ void rms_norm_kernel(const __grid_constant__ lim_rms_norm_args a) {
-  let_next_kernel_start();
-  wait_for_previous_kernel();
+  allow_dependents();
+  await_dependencies();
   __shared__ float sums[32];
   const float *x = a.x + static_cast<size_t>(a.row_ids ? a.row_ids[blockIdx.x] : blockIdx.x) * a.width;
   T *y = static_cast<T *>(a.y) + static_cast<size_t>(blockIdx.x) * a.width;
@@ -32,51 +32,54 @@ template <typename T> __global__ void rms_norm_kernel(const __grid_constant__ li
   sum = 0.0f;
   for (int w = 0; w < static_cast<int>(blockDim.x) / 32; w++) sum += sums[w];
   const float scale = rsqrtf(sum / a.width + a.eps);
-  for (int i = threadIdx.x; i < a.width; i += blockDim.x) y[i] = from_f32<T>(x[i] * scale * a.norm[i]);
+  for (int i = threadIdx.x; i < a.width; i += blockDim.x) y[i] = from_float<T>(x[i] * scale * a.norm[i]);
 }
 
 // y[r][i] = silu(gate_up[r][i]) * gate_up[r][width + i]
 template <typename T> __global__ void swiglu_kernel(const __grid_constant__ lim_swiglu_args a) {
-  let_next_kernel_start();
-  wait_for_previous_kernel();
+  allow_dependents();
+  await_dependencies();
   const T *gate = static_cast<const T *>(a.gate_up) + 2 * static_cast<size_t>(blockIdx.x) * a.width;
   T *y = static_cast<T *>(a.y) + static_cast<size_t>(blockIdx.x) * a.width;
   for (int i = threadIdx.x; i < a.width; i += blockDim.x)
-    y[i] = from_f32<T>(silu(to_f32(gate[i])) * to_f32(gate[a.width + i]));
+    y[i] = from_float<T>(silu(to_float(gate[i])) * to_float(gate[a.width + i]));
 }
 
 // add: x[r] += y[r] + bias, float32; otherwise y[r] += bias in place.
 template <typename T> __global__ void bias_kernel(const __grid_constant__ lim_bias_args a) {
-  let_next_kernel_start();
-  wait_for_previous_kernel();
+  allow_dependents();
+  await_dependencies();
   const size_t row = static_cast<size_t>(blockIdx.x) * a.width;
   T *y = static_cast<T *>(a.y) + row;
   for (int i = threadIdx.x; i < a.width; i += blockDim.x) {
-    const float v = to_f32(y[i]) + (a.bias ? a.bias[i] : 0.0f);
+    const float v = to_float(y[i]) + (a.bias ? a.bias[i] : 0.0f);
     if (a.x) {
       a.x[row + i] += v;
     } else {
-      y[i] = from_f32<T>(v);
+      y[i] = from_float<T>(v);
     }
   }
 }
 
-static dim3 threads_for(int width) { return dim3(width >= 2048 ? 512 : width >= 512 ? 256 : 128); }
+static int threads_for(int width) { return width >= 2048 ? 512 : width >= 512 ? 256 : 128; }
+
+// One block of KERNEL<T> for each of `rows` rows, T by the element type.
+#define LIM_BY_ROW(KERNEL)                                                                  \
+  if (args->rows < 1 || args->width < 1) return LIM_E_SHAPE;                                \
+  lim::Machine m;                                                                           \
+  if (const lim_i32 status = lim::machine(&m)) return status;                               \
+  const dim3 grid(args->rows);                                                              \
+  const int threads = lim::threads_for(args->width);                                        \
+  switch (args->dtype) {                                                                    \
+    case LIM_F32: return lim::launch(m, lim::KERNEL<float>, grid, threads, 0, stream, *args);         \
+    case LIM_F16: return lim::launch(m, lim::KERNEL<__half>, grid, threads, 0, stream, *args);        \
+    case LIM_BF16: return lim::launch(m, lim::KERNEL<__nv_bfloat16>, grid, threads, 0, stream, *args); \
+  }                                                                                         \
+  return LIM_E_DTYPE
 
 }  // namespace lim
 
-// Calls KERNEL<T> for the element type in `args->dtype`, one block for each of `args->rows` rows.
-#define LIM_BY_ROW(KERNEL)                                                                                        \
-  if (args->rows < 1 || args->width < 1) return LIM_E_SHAPE;                                                      \
-  const dim3 grid(args->rows), block = lim::threads_for(args->width);                                             \
-  switch (args->dtype) {                                                                                          \
-    case LIM_F32: return lim::launch_overlapped(lim::KERNEL<float>, grid, block, 0, stream, *args);               \
-    case LIM_F16: return lim::launch_overlapped(lim::KERNEL<__half>, grid, block, 0, stream, *args);              \
-    case LIM_BF16: return lim::launch_overlapped(lim::KERNEL<__nv_bfloat16>, grid, block, 0, stream, *args);      \
-  }                                                                                                               \
-  return LIM_E_DTYPE;
-
-extern "C" int lim_embed(const lim_embed_args *args, void *stream) { LIM_BY_ROW(embed_kernel) }
-extern "C" int lim_rms_norm(const lim_rms_norm_args *args, void *stream) { LIM_BY_ROW(rms_norm_kernel) }
-extern "C" int lim_swiglu(const lim_swiglu_args *args, void *stream) { LIM_BY_ROW(swiglu_kernel) }
-extern "C" int lim_bias(const lim_bias_args *args, void *stream) { LIM_BY_ROW(bias_kernel) }
+extern "C" lim_i32 lim_embed(const lim_embed_args *args, void *stream) { LIM_BY_ROW(embed_kernel); }
+extern "C" lim_i32 lim_rms_norm(const lim_rms_norm_args *args, void *stream) { LIM_BY_ROW(rms_norm_kernel); }
+extern "C" lim_i32 lim_swiglu(const lim_swiglu_args *args, void *stream) { LIM_BY_ROW(swiglu_kernel); }
+extern "C" lim_i32 lim_bias(const lim_bias_args *args, void *stream) { LIM_BY_ROW(bias_kernel); }

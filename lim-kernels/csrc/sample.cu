@@ -11,7 +11,7 @@
 // row joins them, gathers the tokens of non-zero mass to scratch and descends. Bytes: rows * vocab * 4, read twice.
 #include <cfloat>
 
-#include "linear.cuh"
+#include "device.cuh"
 
 namespace lim {
 
@@ -55,8 +55,8 @@ __device__ __forceinline__ float adjusted(const lim_sample_args &a, const lim_sa
 }
 
 __global__ void __launch_bounds__(kStatsThreads) sample_stats_kernel(const __grid_constant__ lim_sample_args a) {
-  let_next_kernel_start();
-  wait_for_previous_kernel();
+  allow_dependents();
+  await_dependencies();
   __shared__ Stats warps[kStatsThreads / 32];
   const int row = blockIdx.y, slice = (a.vocab + kSplits - 1) / kSplits;
   const int begin = blockIdx.x * slice, end = min(begin + slice, a.vocab);
@@ -157,8 +157,8 @@ __device__ Prefix shortest_prefix(const Candidates &c, bool by_mass, unsigned lo
 }
 
 __global__ void __launch_bounds__(kDrawThreads) sample_draw_kernel(const __grid_constant__ lim_sample_args a) {
-  let_next_kernel_start();
-  wait_for_previous_kernel();
+  allow_dependents();
+  await_dependencies();
   __shared__ unsigned long long bins[2][256];
   __shared__ unsigned long long shared[4];
   __shared__ int count;
@@ -220,11 +220,14 @@ extern "C" lim_u64 lim_sample_scratch(lim_i32 rows, lim_i32 vocab) {
   return static_cast<lim_u64>(rows) * (lim::kSplits * sizeof(lim::Stats) + static_cast<lim_u64>(vocab) * 16);
 }
 
-extern "C" int lim_sample(const lim_sample_args *args, void *stream) {
+extern "C" lim_i32 lim_sample(const lim_sample_args *args, void *stream) {
   const lim_sample_args &a = *args;
   if (a.rows < 1 || a.vocab < 1) return LIM_E_SHAPE;
   if (a.scratch_bytes < lim_sample_scratch(a.rows, a.vocab)) return LIM_E_SCRATCH;
-  const int status = lim::launch_overlapped(lim::sample_stats_kernel, dim3(lim::kSplits, a.rows), dim3(lim::kStatsThreads), 0, stream, a);
-  if (status) return status;
-  return lim::launch_overlapped(lim::sample_draw_kernel, dim3(a.rows), dim3(lim::kDrawThreads), 0, stream, a);
+  lim::Machine m;
+  if (const lim_i32 status = lim::machine(&m)) return status;
+  const dim3 slices(lim::kSplits, a.rows);
+  if (const lim_i32 status = lim::launch(m, lim::sample_stats_kernel, slices, lim::kStatsThreads, 0, stream, a))
+    return status;
+  return lim::launch(m, lim::sample_draw_kernel, dim3(a.rows), lim::kDrawThreads, 0, stream, a);
 }
