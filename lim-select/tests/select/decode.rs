@@ -1,0 +1,303 @@
+//! A few layers of decode attention by role: what is selected, what is read, what is counted.
+//!
+//! Queries and keys are small multiples of 1/8, so scores and page bounds are exact in any order of summation, and
+//! selections must equal the reference on scores computed here, ties included.
+
+use lim_kernels::{
+    Append, Backend, Capacity, DType, Heads, KvLayout, LayerCount, PageSize, RowsKind, ScoreOf, Sets, Step,
+    Tensor,
+};
+use lim_select::{
+    Attention, Buffers, DecodeAttend, ModelHint, Policy, Settings, decode_attention, reference,
+};
+
+use crate::cases::draw;
+
+const H: usize = 4;
+const KV: usize = 2;
+const D: usize = 64;
+const WIDTH: usize = (H + 2 * KV) * D;
+const LAYERS: usize = 4;
+const K: usize = 32;
+const PAGE: usize = 16;
+const SCALE: f32 = 0.125;
+/// Two of them, K and 5, are within the budget.
+const LENGTHS: [usize; 6] = [100, K, K + 1, 70, 5, 97];
+
+/// A sequence's fused rows `[n][q | k | v]`, the same in every layer.
+struct Sequence {
+    rows: Vec<f32>,
+}
+
+impl Sequence {
+    fn new(n: usize) -> Self {
+        let values: Vec<f32> = (-8..=8).map(|i| i as f32 / 8.0).collect();
+        Sequence { rows: draw(&values, n * WIDTH, n as u64) }
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len() / WIDTH
+    }
+
+    /// The last token's query of head `h`.
+    fn query(&self, h: usize) -> &[f32] {
+        &self.rows[(self.len() - 1) * WIDTH + h * D..][..D]
+    }
+
+    fn key(&self, t: usize, h: usize) -> &[f32] {
+        &self.rows[t * WIDTH + (H + h / (H / KV)) * D..][..D]
+    }
+
+    fn value(&self, t: usize, h: usize) -> &[f32] {
+        &self.rows[t * WIDTH + (H + KV + h / (H / KV)) * D..][..D]
+    }
+
+    fn score(&self, t: usize, h: usize) -> f32 {
+        self.query(h).iter().zip(self.key(t, h)).map(|(q, k)| q * k).sum()
+    }
+
+    fn bound(&self, page: usize, h: usize) -> f32 {
+        let keys = || (page * PAGE..self.len().min((page + 1) * PAGE)).map(|t| self.key(t, h));
+        let fold = |least: f32, pick: fn(f32, f32) -> f32| -> Vec<f32> {
+            (0..D).map(|i| keys().fold(least, |acc, key| pick(acc, key[i]))).collect()
+        };
+        let (min, max) = (fold(f32::INFINITY, f32::min), fold(f32::NEG_INFINITY, f32::max));
+        reference::page_bound(self.query(h), &min, &max)
+    }
+
+    /// The sets that `policy` chooses for this sequence.
+    fn expected_sets(&self, policy: Policy, attention: &Attention) -> Option<Vec<Vec<u32>>> {
+        let page_size = PageSize::new(PAGE).expect("valid");
+        let choice = policy.rule().select.expect("sparse").choice;
+        let scores: Vec<f32> = match choice.scores() {
+            Some(ScoreOf::Pages) => (0..H)
+                .flat_map(|h| (0..page_size.pages_for(self.len())).map(move |p| (p, h)))
+                .map(|(p, h)| self.bound(p, h))
+                .collect(),
+            _ => (0..H)
+                .flat_map(|h| (0..self.len()).map(move |t| (t, h)))
+                .map(|(t, h)| self.score(t, h))
+                .collect(),
+        };
+        reference::select(choice, &scores, H, self.len(), page_size, attention.quota().expect("sparse"))
+    }
+
+    /// Float64 attention of head `h` over `positions`, `[D]`.
+    fn attention(&self, h: usize, positions: &[u32]) -> Vec<f64> {
+        let weight = |t: u32| (f64::from(self.score(t as usize, h)) * f64::from(SCALE)).exp();
+        let total: f64 = positions.iter().map(|&t| weight(t)).sum();
+        let element = |i| {
+            let sum: f64 =
+                positions.iter().map(|&t| weight(t) * f64::from(self.value(t as usize, h)[i])).sum();
+            sum / total
+        };
+        (0..D).map(element).collect()
+    }
+}
+
+/// Sequences in pages, ready to decode their last token.
+struct Rig<B: Backend> {
+    backend: B,
+    heads: Heads,
+    capacity: Capacity,
+    kv: B::Kv,
+    batch: B::Batch,
+    q: Tensor<B::Rows, 2>,
+    out: Tensor<B::Rows, 2>,
+    sequences: Vec<Sequence>,
+}
+
+/// What the layers of one step gave.
+struct Outcome {
+    /// By layer: `[seqs][H * D]`.
+    outputs: Vec<Vec<f32>>,
+    /// By sequence, after the last layer.
+    selection: Vec<Option<Vec<Vec<u32>>>>,
+    counts: Vec<LayerCount>,
+}
+
+impl<B: Backend> Rig<B> {
+    fn new(mut backend: B, dtype: DType, lengths: &[usize]) -> Self {
+        let heads = Heads::new(H, KV, D).expect("valid");
+        let page_size = PageSize::new(PAGE).expect("valid");
+        let most = *lengths.iter().max().expect("not empty");
+        let capacity = Capacity { rows: most, seqs: lengths.len(), tokens: most };
+        let count = lengths.len() * page_size.pages_for(most);
+        let layout = KvLayout { heads, page_size, dtype };
+        let mut kv = backend.kv(layout, count, true).expect("kv");
+        let mut batch = backend.batch(capacity, page_size).expect("batch");
+        let mut q = backend.rows(RowsKind::Activation, [most, WIDTH]).expect("rows");
+        let out = backend.rows(RowsKind::Activation, [most, H * D]).expect("rows");
+        let rope = backend.rope(&vec![1.0; most * D / 2], &vec![0.0; most * D / 2], D / 2).expect("rope");
+        let sequences: Vec<Sequence> = lengths.iter().map(|&n| Sequence::new(n)).collect();
+        // Pages of the sequences interleave, and run downwards.
+        let pages = |seq: usize, n: usize| -> Vec<u32> {
+            (0..page_size.pages_for(n)).map(|p| (count - 1 - (p * lengths.len() + seq)) as u32).collect()
+        };
+        let mut step = Step::default();
+        for (seq, sequence) in sequences.iter().enumerate() {
+            let n = sequence.len();
+            step.clear();
+            step.push(&vec![0; n], n, &pages(seq, n)).expect("rows");
+            backend.upload(&step, &mut batch).expect("upload");
+            backend.write_rows(&sequence.rows, &mut q).expect("write");
+            let append =
+                Append { qkv: &mut q, qk_norm: None, eps: 1e-6, rope: &rope, batch: &batch, kv: &mut kv };
+            backend.append(append).expect("append");
+        }
+        step.clear();
+        let mut last_rows = Vec::new();
+        for (seq, sequence) in sequences.iter().enumerate() {
+            let n = sequence.len();
+            step.push(&[0], n, &pages(seq, n)).expect("row");
+            last_rows.extend_from_slice(&sequence.rows[(n - 1) * WIDTH..]);
+        }
+        backend.upload(&step, &mut batch).expect("upload");
+        backend.write_rows(&last_rows, &mut q).expect("write");
+        Rig { backend, heads, capacity, kv, batch, q, out, sequences }
+    }
+
+    fn run(&mut self, attention: &Attention) -> Outcome {
+        let Rig { backend, heads, capacity, kv, batch, q, out, sequences } = self;
+        let seqs = sequences.len();
+        let mut buffers = Buffers::new(backend, attention, *capacity, *heads).expect("buffers");
+        let mut counters = backend.counters(LAYERS).expect("counters");
+        let mut outputs = Vec::new();
+        let max_len = sequences.iter().map(Sequence::len).max().expect("not empty");
+        for layer in 0..LAYERS {
+            backend.write_rows(&vec![f32::NAN; seqs * H * D], out).expect("write");
+            let op = DecodeAttend {
+                q,
+                kv,
+                heads: *heads,
+                scale: SCALE,
+                batch,
+                max_len,
+                layer,
+                counters: &mut counters,
+                out,
+            };
+            decode_attention(backend, attention, &mut buffers, op).expect("attention");
+            let mut output = vec![f32::NAN; seqs * H * D];
+            backend.read_rows(out, &mut output).expect("read");
+            outputs.push(output);
+        }
+        let read = |seq| match buffers.selection() {
+            Some(selection) if max_len > K => backend.read_selection(seq, selection).expect("made"),
+            _ => None,
+        };
+        let selection = (0..seqs).map(read).collect();
+        let counts = backend.read_counters(&counters).expect("counters");
+        Outcome { outputs, selection, counts }
+    }
+}
+
+/// Layer 0 selects and reads everything, layer 1 selects and reads its own choice, the others reuse.
+fn attention(policy: Policy) -> Attention {
+    let mut settings = Settings { policy: Some(policy), ..Settings::default() };
+    if policy != Policy::Full {
+        settings.token_budget = Some(K);
+        settings.layers = Some("select=0,1s".parse().expect("valid"));
+    }
+    let hint = ModelHint { model_type: "test", name: "", layers: LAYERS, hidden: H * D };
+    settings.resolve(&hint, PageSize::new(PAGE).expect("valid")).expect("valid")
+}
+
+const SPARSE: [Policy; 4] = [Policy::Lim, Policy::Tidal, Policy::Quest, Policy::Streaming];
+
+/// Every role under every policy, against float64 attention over the reference's sets.
+pub(crate) fn roles_read_what_they_should<B: Backend>(backend: B, dtype: DType, tolerance: f64) {
+    let mut rig = Rig::new(backend, dtype, &LENGTHS);
+    let full = rig.run(&attention(Policy::Full));
+    for policy in SPARSE {
+        let attention = attention(policy);
+        let got = rig.run(&attention);
+        assert!(got.outputs[0] == full.outputs[0], "{policy}: a select layer that reads everything is dense");
+        for layer in 2..LAYERS {
+            assert!(got.outputs[layer] == got.outputs[1], "{policy}: layer {layer} reads another set");
+        }
+        for (seq, sequence) in rig.sequences.iter().enumerate() {
+            let sets = sequence.expected_sets(policy, &attention);
+            assert_eq!(got.selection[seq], sets, "{policy}: sets of sequence {seq}");
+            let row = seq * H * D..(seq + 1) * H * D;
+            let output = &got.outputs[1][row.clone()];
+            let Some(sets) = sets else {
+                assert!(*output == full.outputs[1][row], "{policy}: sequence {seq} is within the budget");
+                continue;
+            };
+            for h in 0..H {
+                let expected = sequence.attention(h, &sets[h % sets.len()]);
+                for (&got, expected) in output[h * D..(h + 1) * D].iter().zip(expected) {
+                    let error = (f64::from(got) - expected).abs();
+                    assert!(error <= tolerance, "{policy}, sequence {seq}, head {h}: {got} for {expected}");
+                }
+            }
+        }
+        check_counts(policy, &attention, &rig, &got.counts, &full.counts, dtype);
+    }
+}
+
+fn check_counts<B: Backend>(
+    policy: Policy,
+    attention: &Attention,
+    rig: &Rig<B>,
+    counts: &[LayerCount],
+    full: &[LayerCount],
+    dtype: DType,
+) {
+    let context: usize = LENGTHS.iter().sum();
+    let attended: usize = rig
+        .sequences
+        .iter()
+        .map(|s| s.expected_sets(policy, attention).map_or(s.len(), |sets| sets[0].len()))
+        .sum();
+    let selections = LENGTHS.iter().filter(|&&n| n > K).count();
+    let count = |layer: usize| (counts[layer].context, counts[layer].attended, counts[layer].selections);
+    assert_eq!(count(0), (context as u64, context as u64, selections as u64), "{policy}");
+    assert_eq!(count(1), (context as u64, attended as u64, selections as u64), "{policy}");
+    assert_eq!(count(2), (context as u64, attended as u64, 0), "{policy}");
+    let token_bytes = KvLayout { heads: rig.heads, page_size: PageSize::default(), dtype }.token_bytes();
+    assert_eq!(full[2].kv_bytes, (context * token_bytes) as u64);
+    if policy.rule().select.expect("sparse").choice.sets() == Sets::Shared {
+        assert_eq!(counts[2].kv_bytes, (attended * token_bytes) as u64, "{policy}");
+    }
+}
+
+/// While no sequence exceeds the budget every policy is `full`: same bits, same reads, no selection.
+pub(crate) fn within_the_budget_all_is_full<B: Backend>(backend: B, dtype: DType) {
+    let mut rig = Rig::new(backend, dtype, &[K, 5, 17]);
+    let full = rig.run(&attention(Policy::Full));
+    for policy in SPARSE {
+        let got = rig.run(&attention(policy));
+        assert!(got.outputs == full.outputs, "{policy}");
+        assert_eq!(got.counts, full.counts, "{policy}");
+    }
+}
+
+/// Buffers of one attention do not serve another.
+pub(crate) fn foreign_buffers_are_refused<B: Backend>(backend: B, dtype: DType) {
+    let mut rig = Rig::new(backend, dtype, &[K + 1]);
+    let Rig { backend, heads, capacity, kv, batch, q, out, .. } = &mut rig;
+    for (made_for, used_with) in [(Policy::Full, Policy::Lim), (Policy::Lim, Policy::Tidal)] {
+        let mut buffers = Buffers::new(backend, &attention(made_for), *capacity, *heads).expect("buffers");
+        let mut counters = backend.counters(LAYERS).expect("counters");
+        let op = DecodeAttend {
+            q,
+            kv,
+            heads: *heads,
+            scale: SCALE,
+            batch,
+            max_len: K + 1,
+            layer: 2,
+            counters: &mut counters,
+            out,
+        };
+        let error = decode_attention(backend, &attention(used_with), &mut buffers, op).expect_err("refused");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "decode step of policy `{used_with}`: its buffers were made for another policy or budget"
+            )
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! A backend's selection equals the reference, bit for bit, given the same scores.
+
+use std::cell::RefCell;
+
+use lim_kernels::{Backend, Capacity, Heads, PageSize, Quota, Select, Step};
+use lim_select::{Choice, reference};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+
+use crate::cases::{budget, draw, score};
+
+/// Sequences of different lengths that select in one step.
+#[derive(Clone, Debug)]
+struct Batch {
+    heads: usize,
+    quota: Quota,
+    page_size: usize,
+    /// n and scores `[H][n]` of each sequence.
+    sequences: Vec<(usize, Vec<f32>)>,
+}
+
+fn batch() -> impl Strategy<Value = Batch> {
+    let heads = prop_oneof![4 => 1..=8usize, 1 => prop::sample::select(vec![16usize, 32, 128])];
+    let page_size = prop::sample::select(vec![1usize, 8, 16]);
+    let lengths = prop::collection::vec((0..200i64, any::<u64>()), 1..5);
+    (heads, budget(120), page_size, score(), lengths).prop_map(
+        |(heads, budget, page_size, values, lengths)| {
+            let quota = budget.quota();
+            let sequence = |(x, seed): (i64, u64)| {
+                // A quarter within the budget, many just beyond it.
+                let beyond = if x < 100 { x - 50 } else { (x - 100).min(4) };
+                let n = (quota.budget() as i64 + beyond).max(1) as usize;
+                (n, draw(&values, heads * n, seed))
+            };
+            Batch { heads, quota, page_size, sequences: lengths.into_iter().map(sequence).collect() }
+        },
+    )
+}
+
+/// Random batches with every kind of special score, then one of a real model's size.
+pub(crate) fn selects_as_the_reference<B: Backend>(backend: B, cases: u32) {
+    let backend = RefCell::new(backend);
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+    let result = runner.run(&batch(), |batch| {
+        compare(&mut *backend.borrow_mut(), &batch);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    compare(&mut *backend.borrow_mut(), &large());
+}
+
+/// 32 heads, K = 2048: n = K, K + 1, and enough for several blocks of any kernel, with and without ties.
+fn large() -> Batch {
+    let (heads, quota) = (32, Quota { sinks: 4, history: 1536, window: 508 });
+    let distinct: Vec<f32> = (0..100_000).map(|i| i as f32 * 0.001 - 50.0).collect();
+    let few: Vec<f32> = (0..300).map(|i| i as f32).collect();
+    let sequence = |n: usize, values: &[f32]| (n, draw(values, heads * n, n as u64));
+    let sequences = vec![
+        sequence(2048, &distinct),
+        sequence(2049, &distinct),
+        sequence(9000, &distinct),
+        sequence(8999, &few),
+        sequence(5000, &[1.0]),
+    ];
+    Batch { heads, quota, page_size: 16, sequences }
+}
+
+fn compare<B: Backend>(backend: &mut B, batch: &Batch) {
+    for choice in [Choice::Union, Choice::PerQueryHead, Choice::Pages, Choice::Nothing] {
+        let quota = match choice {
+            Choice::Union | Choice::PerQueryHead => batch.quota,
+            Choice::Pages => Quota { sinks: 0, history: batch.quota.budget(), window: 0 },
+            // With nothing to rank, the budget is all sinks and window.
+            Choice::Nothing => {
+                Quota { history: 0, window: batch.quota.window + batch.quota.history, ..batch.quota }
+            }
+        };
+        let page_size = PageSize::new(batch.page_size).expect("valid");
+        if choice == Choice::Pages && quota.budget() < page_size.tokens() {
+            continue; // Settings refuse it.
+        }
+        let got = select(backend, choice, quota, page_size, batch);
+        for (seq, (n, scores)) in batch.sequences.iter().enumerate() {
+            let scores = scores_of(choice, batch.heads, page_size, *n, scores);
+            let expected = reference::select(choice, scores, batch.heads, *n, page_size, quota);
+            assert!(
+                got[seq] == expected,
+                "{choice:?} {quota:?}, sequence {seq} of {n} tokens: not the reference"
+            );
+        }
+        assert!(select(backend, choice, quota, page_size, batch) == got, "{choice:?}: a second run differs");
+    }
+}
+
+/// `[H][n]`, or as many of them as there are page scores.
+fn scores_of(choice: Choice, heads: usize, page_size: PageSize, n: usize, scores: &[f32]) -> &[f32] {
+    match choice {
+        Choice::Pages => &scores[..heads * page_size.pages_for(n)],
+        _ => scores,
+    }
+}
+
+fn select<B: Backend>(
+    backend: &mut B,
+    choice: Choice,
+    quota: Quota,
+    page_size: PageSize,
+    batch: &Batch,
+) -> Vec<Option<Vec<Vec<u32>>>> {
+    let heads = Heads::new(batch.heads, batch.heads, 64).expect("valid");
+    let tokens = batch.sequences.iter().map(|&(n, _)| n).max().expect("not empty");
+    let seqs = batch.sequences.len();
+    let capacity = Capacity { rows: seqs, seqs, tokens };
+    let mut step = Step::default();
+    let pages: Vec<u32> = (0..page_size.pages_for(tokens) as u32).collect();
+    let mut scores = backend.scores(capacity, heads).expect("scores");
+    for (seq, (n, data)) in batch.sequences.iter().enumerate() {
+        step.push(&[0], *n, &pages[..page_size.pages_for(*n)]).expect("one row");
+        let data = scores_of(choice, batch.heads, page_size, *n, data);
+        backend.write_scores(seq, data, &mut scores).expect("fits");
+    }
+    let mut on_device = backend.batch(capacity, page_size).expect("batch");
+    backend.upload(&step, &mut on_device).expect("fits");
+    let mut counters = backend.counters(1).expect("counters");
+    let mut selection = backend.selection(capacity, heads, choice.sets(), quota.budget()).expect("selection");
+    backend
+        .select(Select {
+            pick: choice.pick(Some(&scores)).expect("has scores"),
+            quota,
+            heads,
+            batch: &on_device,
+            layer: 0,
+            counters: &mut counters,
+            out: &mut selection,
+        })
+        .expect("select");
+    let made = batch.sequences.iter().filter(|(n, _)| *n > quota.budget()).count();
+    assert_eq!(backend.read_counters(&counters).expect("counters")[0].selections, made as u64);
+    (0..seqs).map(|seq| backend.read_selection(seq, &selection).expect("made")).collect()
+}
