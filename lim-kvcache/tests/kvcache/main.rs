@@ -1,5 +1,6 @@
-//! Tests of the public interface, over a backend that stores a stamp per token.
+//! Tests of the public interface, most of them over a backend that stores a stamp per token.
 
+mod devices;
 mod errors;
 mod fake;
 mod model;
