@@ -248,6 +248,36 @@ typedef struct {
 } lim_prefill_args;
 
 lim_i32 lim_prefill(const lim_prefill_args *args, void *stream);
+/* ---- select.cu: choice of the tokens that later attentions read ---------------------------------------------- */
+
+/* Rules. */
+#define LIM_PICK_UNION 0   /* LessIsMore: the M candidates with the smallest min over h of rank_h(t) * H + h */
+#define LIM_PICK_HEADS 1   /* TidalDecode: each query head's own M best candidates */
+#define LIM_PICK_PAGES 2   /* Quest: each query head's max(1, K / page_size) best pages, the last page always */
+#define LIM_PICK_NOTHING 3 /* StreamingLLM: sinks and window alone */
+
+/* K = sinks + history + window. Sequences with len <= K get count LIM_DENSE and no ids. Otherwise candidates are the
+ * positions [sinks, len - window), ranked per head by score, highest first, ties by the lower position, -0 as +0, NaN
+ * as -inf. PICK_PAGES takes page scores, looks at K alone and writes every position below len of the chosen pages. */
+typedef struct {
+  lim_scores scores;       /* [seqs][heads][stride], of tokens or of pages; data may be null for PICK_NOTHING */
+  lim_batch batch;         /* one row per sequence: len, seqs and max_len are read */
+  lim_selection out;       /* kind LIM_SHARED for PICK_UNION and PICK_NOTHING, else LIM_PER_QUERY_HEAD; capacity at
+                            * least K, for PICK_PAGES also at least page_size */
+  lim_u64 *counters;       /* [LIM_COUNTERS] of this layer: adds the selections made */
+  void *scratch;           /* scratch_bytes bytes, any contents */
+  lim_u64 scratch_bytes;
+  lim_i32 rule;            /* LIM_PICK_* */
+  lim_i32 heads;           /* H, 1..128 */
+  lim_i32 sinks;           /* S */
+  lim_i32 history;         /* M */
+  lim_i32 window;          /* W */
+  lim_i32 page_size;       /* power of two, 1..256; read for PICK_PAGES */
+} lim_select_args;
+
+/* Bytes of scratch that lim_select wants for these arguments (pointers are not read). */
+lim_u64 lim_select_scratch(const lim_select_args *args);
+lim_i32 lim_select(const lim_select_args *args, void *stream);
 
 #ifdef __cplusplus
 }

@@ -61,10 +61,13 @@ impl Heads {
 pub struct PageSize(u32);
 
 impl PageSize {
+    /// The most tokens a page may have.
+    pub const MAX: usize = 256;
+
     /// # Errors
     /// When `tokens` is not a power of two from 1 to 256.
     pub fn new(tokens: usize) -> Result<Self> {
-        if tokens.is_power_of_two() && tokens <= 256 {
+        if tokens.is_power_of_two() && tokens <= Self::MAX {
             return Ok(PageSize(tokens as u32));
         }
         Err(Error::Range {

@@ -1,0 +1,95 @@
+//! Compiles `csrc/*.cu` into a static library when the feature `cuda` is on; does nothing otherwise.
+//!
+//! `NVCC` (or `nvcc` on the PATH) and `CUDA_HOME` say where the toolkit is: `eval "$(scripts/cuda-toolkit.sh)"` sets
+//! them. `LIM_CUDA_ARCHS` names the architectures, such as `90a` or `80,90a`; `NNptx` embeds PTX instead of machine
+//! code.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "cuda")]
+    cuda::build();
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use std::env;
+    use std::path::{Path, PathBuf};
+
+    /// Every architecture that a release carries; newer ones compile the PTX when they load it.
+    const RELEASE_ARCHS: &str = "80,86,89,90a,100,120,80ptx";
+
+    pub(super) fn build() {
+        for name in ["LIM_CUDA_ARCHS", "CUDA_HOME", "NVCC"] {
+            println!("cargo::rerun-if-env-changed={name}");
+        }
+        println!("cargo::rerun-if-changed=csrc");
+        let sources = sources(Path::new("csrc"));
+        if !sources.is_empty() {
+            compile(&sources);
+        }
+        link();
+    }
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = folder.read_dir().unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let mut sources: Vec<_> = entries
+            .map(|entry| entry.unwrap_or_else(|e| panic!("{}: {e}", folder.display())).path())
+            .filter(|path| path.extension().is_some_and(|ext| ext == "cu"))
+            .collect();
+        sources.sort();
+        sources
+    }
+
+    fn compile(sources: &[PathBuf]) {
+        let mut build = cc::Build::new();
+        // debug(true) would make nvcc emit -G: unoptimised device code.
+        build.cuda(true).cudart("none").debug(false).opt_level(3).cpp_link_stdlib_static(true);
+        build.flag("-std=c++17").flag("--threads=0").flag("--compress-mode=size").flag("-lineinfo");
+        build.flag("-Xcompiler=-fno-exceptions").include("csrc").files(sources);
+        let archs = env::var("LIM_CUDA_ARCHS").unwrap_or_else(|_| RELEASE_ARCHS.into());
+        for arch in archs.split(',') {
+            build.flag(gencode(arch));
+        }
+        build.compile("lim_cuda");
+    }
+
+    /// nvcc's flag for `90a` (machine code) or `80ptx`.
+    fn gencode(arch: &str) -> String {
+        let number = arch.strip_suffix("ptx").unwrap_or(arch);
+        let digits = number.strip_suffix('a').unwrap_or(number);
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            panic!("LIM_CUDA_ARCHS: {arch:?} is not an architecture such as 80, 90a or 80ptx");
+        }
+        let code = if number == arch { "sm" } else { "compute" };
+        format!("-gencode=arch=compute_{number},code={code}_{number}")
+    }
+
+    fn link() {
+        let home = cuda_home();
+        for lib in ["lib64", "lib", "targets/x86_64-linux/lib"] {
+            let path = home.join(lib);
+            if path.join("libcudart_static.a").exists() {
+                println!("cargo::rustc-link-search=native={}", path.display());
+            }
+        }
+        println!("cargo::rustc-link-lib=static=cudart_static");
+        for lib in ["rt", "pthread", "dl"] {
+            println!("cargo::rustc-link-lib={lib}");
+        }
+    }
+
+    /// `CUDA_HOME`, or the folder two above the `nvcc` on the PATH.
+    fn cuda_home() -> PathBuf {
+        if let Some(home) = env::var_os("CUDA_HOME") {
+            return home.into();
+        }
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path)
+            .map(|folder| folder.join("nvcc"))
+            .find(|nvcc| nvcc.exists())
+            .and_then(|nvcc| Some(nvcc.canonicalize().ok()?.parent()?.parent()?.to_path_buf()))
+            .expect(
+                "feature `cuda`: no CUDA_HOME and no nvcc on the PATH; eval \"$(scripts/cuda-toolkit.sh)\"",
+            )
+    }
+}

@@ -1,0 +1,147 @@
+//! [`Backend`] for [`Cuda`]: every verb is in the file of its name.
+
+use super::{
+    Cuda, CudaBatch, CudaCounters, CudaKv, CudaLinear, CudaRope, CudaRows, CudaScores, CudaSelection,
+    CudaVector,
+};
+use super::{append, attend, linear, sample, score, select};
+use crate::{
+    Append, Attend, Backend, Capacity, Embed, Error, Heads, HostTensor, KvLayout, LayerCount, LinearAdd,
+    Logits, NormGateUp, NormLinear, PageSize, Result, RowsKind, Sample, Score, Select, Sets, Step, Tensor,
+};
+
+impl Cuda {
+    pub(super) fn not_built(&self, verb: &str) -> Error {
+        Error::Device { device: self.name(), reason: format!("{verb}: the kernel is not built yet") }
+    }
+}
+
+impl Backend for Cuda {
+    type Linear = CudaLinear;
+    type Vector = CudaVector;
+    type Rope = CudaRope;
+    type Rows = CudaRows;
+    type Batch = CudaBatch;
+    type Kv = CudaKv;
+    type Scores = CudaScores;
+    type Selection = CudaSelection;
+    type Counters = CudaCounters;
+
+    fn device(&self) -> String {
+        self.name()
+    }
+
+    fn linear(&mut self, parts: &[(HostTensor<2>, Option<HostTensor<1>>)]) -> Result<CudaLinear> {
+        self.make_linear(parts)
+    }
+
+    fn vector(&mut self, weight: &HostTensor<1>) -> Result<CudaVector> {
+        self.make_vector(weight)
+    }
+
+    fn rope(&mut self, cos: &[f32], sin: &[f32], half: usize) -> Result<CudaRope> {
+        self.make_rope(cos, sin, half)
+    }
+
+    fn rows(&mut self, kind: RowsKind, shape: [usize; 2]) -> Result<Tensor<CudaRows, 2>> {
+        self.make_rows(kind, shape)
+    }
+
+    fn kv(&mut self, layout: KvLayout, pages: usize, bounds: bool) -> Result<CudaKv> {
+        self.make_kv(layout, pages, bounds)
+    }
+
+    fn batch(&mut self, capacity: Capacity, page_size: PageSize) -> Result<CudaBatch> {
+        self.make_batch(capacity, page_size)
+    }
+
+    fn scores(&mut self, capacity: Capacity, heads: Heads) -> Result<CudaScores> {
+        self.make_scores(capacity, heads)
+    }
+
+    fn selection(
+        &mut self,
+        capacity: Capacity,
+        heads: Heads,
+        sets: Sets,
+        budget: usize,
+    ) -> Result<CudaSelection> {
+        self.make_selection(capacity, heads, sets, budget)
+    }
+
+    fn counters(&mut self, layers: usize) -> Result<CudaCounters> {
+        self.make_counters(layers)
+    }
+
+    fn upload(&mut self, step: &Step, batch: &mut CudaBatch) -> Result<()> {
+        self.upload_step(step, batch)
+    }
+
+    fn copy_page(&mut self, kv: &mut CudaKv, from: u32, to: u32) -> Result<()> {
+        self.copy_kv_page(kv, from, to)
+    }
+
+    fn read_rows(&mut self, rows: &Tensor<CudaRows, 2>, out: &mut [f32]) -> Result<()> {
+        self.rows_to_host(rows, out)
+    }
+
+    fn write_rows(&mut self, data: &[f32], rows: &mut Tensor<CudaRows, 2>) -> Result<()> {
+        self.rows_from_host(data, rows)
+    }
+
+    fn write_scores(&mut self, seq: usize, data: &[f32], scores: &mut CudaScores) -> Result<()> {
+        self.scores_from_host(seq, data, scores)
+    }
+
+    fn read_scores(&mut self, seq: usize, count: usize, scores: &CudaScores) -> Result<Vec<f32>> {
+        self.scores_to_host(seq, count, scores)
+    }
+
+    fn read_selection(&mut self, seq: usize, selection: &CudaSelection) -> Result<Option<Vec<Vec<u32>>>> {
+        self.selection_to_host(seq, selection)
+    }
+
+    fn read_counters(&mut self, counters: &CudaCounters) -> Result<Vec<LayerCount>> {
+        self.counters_to_host(counters)
+    }
+
+    fn embed(&mut self, op: Embed<'_, Self>) -> Result<()> {
+        linear::embed(self, op)
+    }
+
+    fn norm_linear(&mut self, op: NormLinear<'_, Self>) -> Result<()> {
+        linear::norm_linear(self, op)
+    }
+
+    fn linear_add(&mut self, op: LinearAdd<'_, Self>) -> Result<()> {
+        linear::linear_add(self, op)
+    }
+
+    fn norm_gate_up(&mut self, op: NormGateUp<'_, Self>) -> Result<()> {
+        linear::norm_gate_up(self, op)
+    }
+
+    fn append(&mut self, op: Append<'_, Self>) -> Result<()> {
+        append::append(self, op)
+    }
+
+    fn attend(&mut self, op: Attend<'_, Self>) -> Result<()> {
+        attend::attend(self, op)
+    }
+
+    fn score(&mut self, op: Score<'_, Self>) -> Result<()> {
+        score::score(self, op)
+    }
+
+    fn select(&mut self, op: Select<'_, Self>) -> Result<()> {
+        select::select(self, op)
+    }
+
+    fn logits(&mut self, op: Logits<'_, Self>) -> Result<()> {
+        linear::logits(self, op)
+    }
+
+    fn sample(&mut self, op: Sample<'_, Self>) -> Result<()> {
+        sample::sample(self, op)
+    }
+}

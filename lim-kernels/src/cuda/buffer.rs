@@ -1,0 +1,99 @@
+//! Device memory.
+
+use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, ValidAsZeroBits, sys};
+
+use super::Cuda;
+use crate::{Error, Result};
+
+/// Device memory of `len` elements, 256-byte aligned, freed when dropped.
+pub struct Buffer<T> {
+    slice: CudaSlice<T>,
+    ptr: u64,
+}
+
+impl<T> Buffer<T> {
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.slice.len()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Device address of the first element.
+    pub(super) fn ptr(&self) -> *mut T {
+        self.ptr as *mut T
+    }
+
+    pub(super) fn slice(&self) -> &CudaSlice<T> {
+        &self.slice
+    }
+}
+
+impl Cuda {
+    /// Zeroed memory of `len` elements (at least one, so that the address is a real one).
+    pub(super) fn zeros<T: DeviceRepr + ValidAsZeroBits>(
+        &mut self,
+        len: usize,
+        what: &'static str,
+    ) -> Result<Buffer<T>> {
+        let made = self.stream().alloc_zeros::<T>(len.max(1));
+        let mut slice = made.map_err(|e| match e.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                Error::OutOfMemory { device: self.name(), bytes: len * size_of::<T>(), what }
+            }
+            _ => self.driver_error(e),
+        })?;
+        let ptr = slice.device_ptr_mut(self.stream()).0;
+        Ok(Buffer { slice, ptr })
+    }
+
+    /// Memory that holds `data`.
+    pub(super) fn upload_slice<T: DeviceRepr + ValidAsZeroBits>(
+        &mut self,
+        data: &[T],
+        what: &'static str,
+    ) -> Result<Buffer<T>> {
+        let mut buffer = self.zeros(data.len(), what)?;
+        self.copy_in(data, &mut buffer, 0)?;
+        Ok(buffer)
+    }
+
+    /// Copies `data` over the elements from `at` on.
+    pub(super) fn copy_in<T: DeviceRepr>(
+        &mut self,
+        data: &[T],
+        buffer: &mut Buffer<T>,
+        at: usize,
+    ) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let len = buffer.len();
+        let place = buffer.slice.try_slice_mut(at..at + data.len());
+        let mut place = place.ok_or_else(|| past_end("copy to device", at + data.len(), len))?;
+        self.stream().memcpy_htod(data, &mut place).map_err(|e| self.driver_error(e))
+    }
+
+    /// Reads `out.len()` elements from `at` on, and waits for them.
+    pub(super) fn copy_out<T: DeviceRepr>(
+        &mut self,
+        buffer: &Buffer<T>,
+        at: usize,
+        out: &mut [T],
+    ) -> Result<()> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let place = buffer.slice.try_slice(at..at + out.len());
+        let place = place.ok_or_else(|| past_end("copy from device", at + out.len(), buffer.len()))?;
+        self.stream().memcpy_dtoh(&place, out).map_err(|e| self.driver_error(e))?;
+        self.synchronize()
+    }
+}
+
+fn past_end(op: &'static str, end: usize, len: usize) -> Error {
+    Error::Range { op, what: "end", got: end as u64, must: format!("at most the buffer's length, {len}") }
+}

@@ -1,0 +1,112 @@
+//! The execution context: device, stream, activation type, scratch.
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
+
+use super::Buffer;
+use crate::{DType, Error, Result};
+
+/// One GPU and one stream on it. Kernels run in the order of the calls; calls return before they finish, except
+/// those that bring data to the host.
+pub struct Cuda {
+    context: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    dtype: DType,
+    name: String,
+    scratch: Option<Buffer<u8>>,
+    /// Scratch that was outgrown: captured graphs may still write to it.
+    outgrown: Vec<Buffer<u8>>,
+}
+
+impl Cuda {
+    /// Opens GPU `ordinal`; weights and activations will be of type `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when there is no driver, no such GPU, or the driver refuses.
+    pub fn new(ordinal: usize, dtype: DType) -> Result<Self> {
+        let device = format!("cuda:{ordinal}");
+        let failed = |reason: String| Error::Device { device: device.clone(), reason };
+        // SAFETY: looks for the driver library and loads it; nothing else uses the handle.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(failed("no NVIDIA driver on this machine (libcuda was not found)".into()));
+        }
+        let count = CudaContext::device_count().map_err(|e| failed(words(e)))?;
+        if ordinal as i64 >= i64::from(count) {
+            return Err(failed(format!("no such GPU: the driver shows {count}")));
+        }
+        let context = CudaContext::new(ordinal).map_err(|e| failed(words(e)))?;
+        // SAFETY: all work of this context goes to the one stream below, so no events between streams are needed;
+        // they would also be captured into graphs.
+        unsafe { context.disable_event_tracking() };
+        let (major, minor) = context.compute_capability().map_err(|e| failed(words(e)))?;
+        if major < 8 {
+            return Err(failed(format!("compute capability {major}.{minor}; the kernels need 8.0 or later")));
+        }
+        let stream = context.new_stream().map_err(|e| failed(words(e)))?;
+        let name = context.name().map_err(|e| failed(words(e)))?;
+        let name = format!("{device} ({name})");
+        Ok(Cuda { context, stream, dtype, name, scratch: None, outgrown: Vec::new() })
+    }
+
+    /// Type of weights and activations.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Free and total device memory in bytes.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.context.mem_get_info().map_err(|e| self.driver_error(e))
+    }
+
+    /// Waits until everything that was asked for is done.
+    ///
+    /// # Errors
+    /// When a kernel failed since the last wait.
+    pub fn synchronize(&mut self) -> Result<()> {
+        self.stream.synchronize().map_err(|e| self.driver_error(e))
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    pub(super) fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    /// The stream as launchers take it, with the context made current for this thread.
+    pub(super) fn launch_stream(&self) -> Result<*mut std::ffi::c_void> {
+        self.context.bind_to_thread().map_err(|e| self.driver_error(e))?;
+        Ok(self.stream.cu_stream().cast())
+    }
+
+    pub(super) fn driver_error(&self, e: DriverError) -> Error {
+        Error::Device { device: self.name(), reason: words(e) }
+    }
+
+    /// Scratch of at least `bytes` bytes with any contents, good until the next launch. It grows when first asked
+    /// for more, which must not happen during graph capture: run the step once before capturing it.
+    pub(super) fn scratch(&mut self, bytes: usize) -> Result<*mut u8> {
+        if let Some(buffer) = self.scratch.as_ref().filter(|b| b.len() >= bytes) {
+            return Ok(buffer.ptr());
+        }
+        let old = self.scratch.take();
+        let bytes = bytes.max(2 * old.as_ref().map_or(0, |b| b.len()));
+        self.outgrown.extend(old);
+        let buffer = self.zeros(bytes, "scratch")?;
+        Ok(self.scratch.insert(buffer).ptr())
+    }
+}
+
+fn words(e: DriverError) -> String {
+    let name = e.error_name().ok().and_then(|s| s.to_str().ok());
+    let text = e.error_string().ok().and_then(|s| s.to_str().ok());
+    match (name, text) {
+        (Some(name), Some(text)) => format!("{text} ({name})"),
+        _ => format!("CUDA driver error {}", e.0 as u32),
+    }
+}

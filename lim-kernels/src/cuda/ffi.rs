@@ -1,0 +1,570 @@
+// Made by scripts/bindgen.sh from csrc/lim_kernels.h; CI checks that it is current.
+
+pub const LIM_F32: i32 = 0;
+pub const LIM_F16: i32 = 1;
+pub const LIM_BF16: i32 = 2;
+pub const LIM_OK: i32 = 0;
+pub const LIM_E_DTYPE: i32 = -1;
+pub const LIM_E_HEAD_DIM: i32 = -2;
+pub const LIM_E_HEADS: i32 = -3;
+pub const LIM_E_SHAPE: i32 = -4;
+pub const LIM_E_SCRATCH: i32 = -5;
+pub const LIM_SHARED: i32 = 0;
+pub const LIM_PER_KV_HEAD: i32 = 1;
+pub const LIM_PER_QUERY_HEAD: i32 = 2;
+pub const LIM_DENSE: i32 = -1;
+pub const LIM_COUNTERS: i32 = 4;
+pub const LIM_LINEAR_MAX_ROWS: i32 = 16;
+pub const LIM_STORE: i32 = 0;
+pub const LIM_STORE_F32: i32 = 1;
+pub const LIM_ADD_F32: i32 = 2;
+pub const LIM_SWIGLU: i32 = 3;
+pub const LIM_SEEN_IN_PROMPT: i64 = 2147483648;
+pub const LIM_SCORE_TOKENS: i32 = 0;
+pub const LIM_SCORE_PAGES: i32 = 1;
+pub const LIM_PICK_UNION: i32 = 0;
+pub const LIM_PICK_HEADS: i32 = 1;
+pub const LIM_PICK_PAGES: i32 = 2;
+pub const LIM_PICK_NOTHING: i32 = 3;
+pub type lim_i32 = ::core::ffi::c_int;
+pub type lim_u32 = ::core::ffi::c_uint;
+pub type lim_i64 = ::core::ffi::c_longlong;
+pub type lim_u64 = ::core::ffi::c_ulonglong;
+#[doc = " One layer's pages: [page][K|V][slot in page][kv_head][head_dim], elements of `dtype`."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_kv {
+    pub pages: *mut ::core::ffi::c_void,
+    #[doc = " Quest: [page][min|max][kv_head][head_dim] of `dtype` over the page's keys; null where unused"]
+    pub bounds: *mut ::core::ffi::c_void,
+    pub dtype: lim_i32,
+    #[doc = " power of two, 1..256"]
+    pub page_size: lim_i32,
+    pub kv_heads: lim_i32,
+    pub head_dim: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_kv"][::core::mem::size_of::<lim_kv>() - 32usize];
+    ["Alignment of lim_kv"][::core::mem::align_of::<lim_kv>() - 8usize];
+    ["Offset of field: lim_kv::pages"][::core::mem::offset_of!(lim_kv, pages) - 0usize];
+    ["Offset of field: lim_kv::bounds"][::core::mem::offset_of!(lim_kv, bounds) - 8usize];
+    ["Offset of field: lim_kv::dtype"][::core::mem::offset_of!(lim_kv, dtype) - 16usize];
+    ["Offset of field: lim_kv::page_size"][::core::mem::offset_of!(lim_kv, page_size) - 20usize];
+    ["Offset of field: lim_kv::kv_heads"][::core::mem::offset_of!(lim_kv, kv_heads) - 24usize];
+    ["Offset of field: lim_kv::head_dim"][::core::mem::offset_of!(lim_kv, head_dim) - 28usize];
+};
+#[doc = " The sequences of a step. A decode step has one row per sequence."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_batch {
+    #[doc = " [rows] token ids"]
+    pub tokens: *const lim_i32,
+    #[doc = " [rows] position of each row in its sequence"]
+    pub pos: *const lim_i32,
+    #[doc = " [rows] sequence of each row"]
+    pub seq: *const lim_i32,
+    #[doc = " [seqs] n: cached tokens including this step's rows; 0 marks an unused slot"]
+    pub len: *const lim_i32,
+    #[doc = " [seqs + 1] first row of each sequence"]
+    pub first: *const lim_i32,
+    #[doc = " [seqs][table_stride] physical pages"]
+    pub table: *const lim_i32,
+    pub rows: lim_i32,
+    pub seqs: lim_i32,
+    #[doc = " pages a sequence may have"]
+    pub table_stride: lim_i32,
+    #[doc = " capacity in tokens: bounds every len"]
+    pub max_len: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_batch"][::core::mem::size_of::<lim_batch>() - 64usize];
+    ["Alignment of lim_batch"][::core::mem::align_of::<lim_batch>() - 8usize];
+    ["Offset of field: lim_batch::tokens"][::core::mem::offset_of!(lim_batch, tokens) - 0usize];
+    ["Offset of field: lim_batch::pos"][::core::mem::offset_of!(lim_batch, pos) - 8usize];
+    ["Offset of field: lim_batch::seq"][::core::mem::offset_of!(lim_batch, seq) - 16usize];
+    ["Offset of field: lim_batch::len"][::core::mem::offset_of!(lim_batch, len) - 24usize];
+    ["Offset of field: lim_batch::first"][::core::mem::offset_of!(lim_batch, first) - 32usize];
+    ["Offset of field: lim_batch::table"][::core::mem::offset_of!(lim_batch, table) - 40usize];
+    ["Offset of field: lim_batch::rows"][::core::mem::offset_of!(lim_batch, rows) - 48usize];
+    ["Offset of field: lim_batch::seqs"][::core::mem::offset_of!(lim_batch, seqs) - 52usize];
+    ["Offset of field: lim_batch::table_stride"][::core::mem::offset_of!(lim_batch, table_stride) - 56usize];
+    ["Offset of field: lim_batch::max_len"][::core::mem::offset_of!(lim_batch, max_len) - 60usize];
+};
+#[doc = " Raw scores q_h . k_t, float32, before scaling and softmax. Position t of head h of sequence s: s, h, t."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_scores {
+    #[doc = " [seqs][heads][stride]"]
+    pub data: *mut f32,
+    #[doc = " tokens (or pages) per row, a multiple of 4"]
+    pub stride: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_scores"][::core::mem::size_of::<lim_scores>() - 16usize];
+    ["Alignment of lim_scores"][::core::mem::align_of::<lim_scores>() - 8usize];
+    ["Offset of field: lim_scores::data"][::core::mem::offset_of!(lim_scores, data) - 0usize];
+    ["Offset of field: lim_scores::stride"][::core::mem::offset_of!(lim_scores, stride) - 8usize];
+};
+#[doc = " Selected positions, ascending."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_selection {
+    #[doc = " [seqs][sets][capacity] logical positions"]
+    pub ids: *mut lim_i32,
+    #[doc = " [seqs][sets] ids per set, or LIM_DENSE"]
+    pub count: *mut lim_i32,
+    #[doc = " sets per sequence: 1, kv_heads or query_heads"]
+    pub sets: lim_i32,
+    #[doc = " LIM_SHARED, LIM_PER_KV_HEAD, LIM_PER_QUERY_HEAD"]
+    pub kind: lim_i32,
+    #[doc = " ids per set, >= K"]
+    pub capacity: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_selection"][::core::mem::size_of::<lim_selection>() - 32usize];
+    ["Alignment of lim_selection"][::core::mem::align_of::<lim_selection>() - 8usize];
+    ["Offset of field: lim_selection::ids"][::core::mem::offset_of!(lim_selection, ids) - 0usize];
+    ["Offset of field: lim_selection::count"][::core::mem::offset_of!(lim_selection, count) - 8usize];
+    ["Offset of field: lim_selection::sets"][::core::mem::offset_of!(lim_selection, sets) - 16usize];
+    ["Offset of field: lim_selection::kind"][::core::mem::offset_of!(lim_selection, kind) - 20usize];
+    ["Offset of field: lim_selection::capacity"][::core::mem::offset_of!(lim_selection, capacity) - 24usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_linear_args {
+    #[doc = " [*][in]: `dtype`, or float32 where `norm` is given"]
+    pub x: *const ::core::ffi::c_void,
+    #[doc = " [rows] rows of x to read; null: 0, 1, ..."]
+    pub row_ids: *const lim_i32,
+    #[doc = " [in] RMSNorm weight applied to x first; null: none"]
+    pub norm: *const f32,
+    #[doc = " [out][in] of `dtype`; LIM_SWIGLU: [2 * out][in]"]
+    pub w: *const ::core::ffi::c_void,
+    #[doc = " [out], LIM_SWIGLU: [2 * out]; null: none"]
+    pub bias: *const f32,
+    #[doc = " [rows][out]"]
+    pub y: *mut ::core::ffi::c_void,
+    pub eps: f32,
+    #[doc = " 1..LIM_LINEAR_MAX_ROWS"]
+    pub rows: lim_i32,
+    pub in_: lim_i32,
+    pub out: lim_i32,
+    pub dtype: lim_i32,
+    pub epilogue: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_linear_args"][::core::mem::size_of::<lim_linear_args>() - 72usize];
+    ["Alignment of lim_linear_args"][::core::mem::align_of::<lim_linear_args>() - 8usize];
+    ["Offset of field: lim_linear_args::x"][::core::mem::offset_of!(lim_linear_args, x) - 0usize];
+    ["Offset of field: lim_linear_args::row_ids"][::core::mem::offset_of!(lim_linear_args, row_ids) - 8usize];
+    ["Offset of field: lim_linear_args::norm"][::core::mem::offset_of!(lim_linear_args, norm) - 16usize];
+    ["Offset of field: lim_linear_args::w"][::core::mem::offset_of!(lim_linear_args, w) - 24usize];
+    ["Offset of field: lim_linear_args::bias"][::core::mem::offset_of!(lim_linear_args, bias) - 32usize];
+    ["Offset of field: lim_linear_args::y"][::core::mem::offset_of!(lim_linear_args, y) - 40usize];
+    ["Offset of field: lim_linear_args::eps"][::core::mem::offset_of!(lim_linear_args, eps) - 48usize];
+    ["Offset of field: lim_linear_args::rows"][::core::mem::offset_of!(lim_linear_args, rows) - 52usize];
+    ["Offset of field: lim_linear_args::in_"][::core::mem::offset_of!(lim_linear_args, in_) - 56usize];
+    ["Offset of field: lim_linear_args::out"][::core::mem::offset_of!(lim_linear_args, out) - 60usize];
+    ["Offset of field: lim_linear_args::dtype"][::core::mem::offset_of!(lim_linear_args, dtype) - 64usize];
+    ["Offset of field: lim_linear_args::epilogue"]
+        [::core::mem::offset_of!(lim_linear_args, epilogue) - 68usize];
+};
+#[doc = " ---- rows.cu: row-wise steps around large products --------------------------------------------------------------"]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_embed_args {
+    #[doc = " [rows], each < vocabulary"]
+    pub tokens: *const lim_i32,
+    #[doc = " [vocabulary][width] of `dtype`"]
+    pub table: *const ::core::ffi::c_void,
+    #[doc = " [rows][width]"]
+    pub x: *mut f32,
+    pub rows: lim_i32,
+    pub width: lim_i32,
+    pub dtype: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_embed_args"][::core::mem::size_of::<lim_embed_args>() - 40usize];
+    ["Alignment of lim_embed_args"][::core::mem::align_of::<lim_embed_args>() - 8usize];
+    ["Offset of field: lim_embed_args::tokens"][::core::mem::offset_of!(lim_embed_args, tokens) - 0usize];
+    ["Offset of field: lim_embed_args::table"][::core::mem::offset_of!(lim_embed_args, table) - 8usize];
+    ["Offset of field: lim_embed_args::x"][::core::mem::offset_of!(lim_embed_args, x) - 16usize];
+    ["Offset of field: lim_embed_args::rows"][::core::mem::offset_of!(lim_embed_args, rows) - 24usize];
+    ["Offset of field: lim_embed_args::width"][::core::mem::offset_of!(lim_embed_args, width) - 28usize];
+    ["Offset of field: lim_embed_args::dtype"][::core::mem::offset_of!(lim_embed_args, dtype) - 32usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_rms_norm_args {
+    #[doc = " [*][width]"]
+    pub x: *const f32,
+    #[doc = " [rows] rows of x to read; null: 0, 1, ..."]
+    pub row_ids: *const lim_i32,
+    #[doc = " [width]"]
+    pub norm: *const f32,
+    #[doc = " [rows][width] of `dtype`"]
+    pub y: *mut ::core::ffi::c_void,
+    pub eps: f32,
+    pub rows: lim_i32,
+    pub width: lim_i32,
+    pub dtype: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_rms_norm_args"][::core::mem::size_of::<lim_rms_norm_args>() - 48usize];
+    ["Alignment of lim_rms_norm_args"][::core::mem::align_of::<lim_rms_norm_args>() - 8usize];
+    ["Offset of field: lim_rms_norm_args::x"][::core::mem::offset_of!(lim_rms_norm_args, x) - 0usize];
+    ["Offset of field: lim_rms_norm_args::row_ids"]
+        [::core::mem::offset_of!(lim_rms_norm_args, row_ids) - 8usize];
+    ["Offset of field: lim_rms_norm_args::norm"][::core::mem::offset_of!(lim_rms_norm_args, norm) - 16usize];
+    ["Offset of field: lim_rms_norm_args::y"][::core::mem::offset_of!(lim_rms_norm_args, y) - 24usize];
+    ["Offset of field: lim_rms_norm_args::eps"][::core::mem::offset_of!(lim_rms_norm_args, eps) - 32usize];
+    ["Offset of field: lim_rms_norm_args::rows"][::core::mem::offset_of!(lim_rms_norm_args, rows) - 36usize];
+    ["Offset of field: lim_rms_norm_args::width"]
+        [::core::mem::offset_of!(lim_rms_norm_args, width) - 40usize];
+    ["Offset of field: lim_rms_norm_args::dtype"]
+        [::core::mem::offset_of!(lim_rms_norm_args, dtype) - 44usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_swiglu_args {
+    #[doc = " [rows][2 * width] of `dtype`"]
+    pub gate_up: *const ::core::ffi::c_void,
+    #[doc = " [rows][width] of `dtype`"]
+    pub y: *mut ::core::ffi::c_void,
+    pub rows: lim_i32,
+    pub width: lim_i32,
+    pub dtype: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_swiglu_args"][::core::mem::size_of::<lim_swiglu_args>() - 32usize];
+    ["Alignment of lim_swiglu_args"][::core::mem::align_of::<lim_swiglu_args>() - 8usize];
+    ["Offset of field: lim_swiglu_args::gate_up"][::core::mem::offset_of!(lim_swiglu_args, gate_up) - 0usize];
+    ["Offset of field: lim_swiglu_args::y"][::core::mem::offset_of!(lim_swiglu_args, y) - 8usize];
+    ["Offset of field: lim_swiglu_args::rows"][::core::mem::offset_of!(lim_swiglu_args, rows) - 16usize];
+    ["Offset of field: lim_swiglu_args::width"][::core::mem::offset_of!(lim_swiglu_args, width) - 20usize];
+    ["Offset of field: lim_swiglu_args::dtype"][::core::mem::offset_of!(lim_swiglu_args, dtype) - 24usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_bias_args {
+    #[doc = " [rows][width] of `dtype`"]
+    pub y: *mut ::core::ffi::c_void,
+    #[doc = " [width]; null: zero"]
+    pub bias: *const f32,
+    #[doc = " [rows][width] gets y + bias added; null: y gets the bias added"]
+    pub x: *mut f32,
+    pub rows: lim_i32,
+    pub width: lim_i32,
+    pub dtype: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_bias_args"][::core::mem::size_of::<lim_bias_args>() - 40usize];
+    ["Alignment of lim_bias_args"][::core::mem::align_of::<lim_bias_args>() - 8usize];
+    ["Offset of field: lim_bias_args::y"][::core::mem::offset_of!(lim_bias_args, y) - 0usize];
+    ["Offset of field: lim_bias_args::bias"][::core::mem::offset_of!(lim_bias_args, bias) - 8usize];
+    ["Offset of field: lim_bias_args::x"][::core::mem::offset_of!(lim_bias_args, x) - 16usize];
+    ["Offset of field: lim_bias_args::rows"][::core::mem::offset_of!(lim_bias_args, rows) - 24usize];
+    ["Offset of field: lim_bias_args::width"][::core::mem::offset_of!(lim_bias_args, width) - 28usize];
+    ["Offset of field: lim_bias_args::dtype"][::core::mem::offset_of!(lim_bias_args, dtype) - 32usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_sample_params {
+    #[doc = " 0: greedy"]
+    pub temperature: f32,
+    #[doc = " 1: off"]
+    pub top_p: f32,
+    #[doc = " 0: off"]
+    pub min_p: f32,
+    #[doc = " 1: off"]
+    pub repetition_penalty: f32,
+    #[doc = " 0: off"]
+    pub presence_penalty: f32,
+    #[doc = " 0: off"]
+    pub frequency_penalty: f32,
+    #[doc = " 0: off"]
+    pub top_k: lim_i32,
+    #[doc = " tokens drawn before: with the seed, it picks the random number"]
+    pub draw: lim_u32,
+    pub seed: lim_u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_sample_params"][::core::mem::size_of::<lim_sample_params>() - 40usize];
+    ["Alignment of lim_sample_params"][::core::mem::align_of::<lim_sample_params>() - 8usize];
+    ["Offset of field: lim_sample_params::temperature"]
+        [::core::mem::offset_of!(lim_sample_params, temperature) - 0usize];
+    ["Offset of field: lim_sample_params::top_p"][::core::mem::offset_of!(lim_sample_params, top_p) - 4usize];
+    ["Offset of field: lim_sample_params::min_p"][::core::mem::offset_of!(lim_sample_params, min_p) - 8usize];
+    ["Offset of field: lim_sample_params::repetition_penalty"]
+        [::core::mem::offset_of!(lim_sample_params, repetition_penalty) - 12usize];
+    ["Offset of field: lim_sample_params::presence_penalty"]
+        [::core::mem::offset_of!(lim_sample_params, presence_penalty) - 16usize];
+    ["Offset of field: lim_sample_params::frequency_penalty"]
+        [::core::mem::offset_of!(lim_sample_params, frequency_penalty) - 20usize];
+    ["Offset of field: lim_sample_params::top_k"]
+        [::core::mem::offset_of!(lim_sample_params, top_k) - 24usize];
+    ["Offset of field: lim_sample_params::draw"][::core::mem::offset_of!(lim_sample_params, draw) - 28usize];
+    ["Offset of field: lim_sample_params::seed"][::core::mem::offset_of!(lim_sample_params, seed) - 32usize];
+};
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_sample_args {
+    #[doc = " [rows][vocab]"]
+    pub logits: *const f32,
+    #[doc = " [rows][vocab] times generated, LIM_SEEN_IN_PROMPT set for prompt tokens; null: none"]
+    pub seen: *const lim_u32,
+    #[doc = " [rows]"]
+    pub params: *const lim_sample_params,
+    #[doc = " [rows] token to take instead of a draw, -1: draw; null: draw everywhere"]
+    pub forced: *const lim_i32,
+    #[doc = " [rows] -1 where no token can be drawn: NaN, or every logit -inf"]
+    pub token: *mut lim_i32,
+    #[doc = " [rows]"]
+    pub logprob: *mut f32,
+    pub scratch: *mut ::core::ffi::c_void,
+    pub scratch_bytes: lim_u64,
+    pub rows: lim_i32,
+    pub vocab: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_sample_args"][::core::mem::size_of::<lim_sample_args>() - 72usize];
+    ["Alignment of lim_sample_args"][::core::mem::align_of::<lim_sample_args>() - 8usize];
+    ["Offset of field: lim_sample_args::logits"][::core::mem::offset_of!(lim_sample_args, logits) - 0usize];
+    ["Offset of field: lim_sample_args::seen"][::core::mem::offset_of!(lim_sample_args, seen) - 8usize];
+    ["Offset of field: lim_sample_args::params"][::core::mem::offset_of!(lim_sample_args, params) - 16usize];
+    ["Offset of field: lim_sample_args::forced"][::core::mem::offset_of!(lim_sample_args, forced) - 24usize];
+    ["Offset of field: lim_sample_args::token"][::core::mem::offset_of!(lim_sample_args, token) - 32usize];
+    ["Offset of field: lim_sample_args::logprob"]
+        [::core::mem::offset_of!(lim_sample_args, logprob) - 40usize];
+    ["Offset of field: lim_sample_args::scratch"]
+        [::core::mem::offset_of!(lim_sample_args, scratch) - 48usize];
+    ["Offset of field: lim_sample_args::scratch_bytes"]
+        [::core::mem::offset_of!(lim_sample_args, scratch_bytes) - 56usize];
+    ["Offset of field: lim_sample_args::rows"][::core::mem::offset_of!(lim_sample_args, rows) - 64usize];
+    ["Offset of field: lim_sample_args::vocab"][::core::mem::offset_of!(lim_sample_args, vocab) - 68usize];
+};
+#[doc = " QK-norm, rope and the write of keys and values to their pages; see append.cu."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_append_args {
+    pub kv: lim_kv,
+    pub batch: lim_batch,
+    #[doc = " [rows][(heads + 2 * kv_heads) * head_dim]; the q part is normed and rotated in place"]
+    pub qkv: *mut ::core::ffi::c_void,
+    #[doc = " [head_dim], or null where the model has no QK-norm"]
+    pub q_norm: *const f32,
+    #[doc = " [head_dim], or null; null exactly where q_norm is"]
+    pub k_norm: *const f32,
+    #[doc = " [positions][head_dim / 2]"]
+    pub cos: *const f32,
+    #[doc = " [positions][head_dim / 2]"]
+    pub sin: *const f32,
+    #[doc = " >= batch.max_len"]
+    pub positions: lim_i32,
+    pub heads: lim_i32,
+    #[doc = " of the norms"]
+    pub eps: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_append_args"][::core::mem::size_of::<lim_append_args>() - 152usize];
+    ["Alignment of lim_append_args"][::core::mem::align_of::<lim_append_args>() - 8usize];
+    ["Offset of field: lim_append_args::kv"][::core::mem::offset_of!(lim_append_args, kv) - 0usize];
+    ["Offset of field: lim_append_args::batch"][::core::mem::offset_of!(lim_append_args, batch) - 32usize];
+    ["Offset of field: lim_append_args::qkv"][::core::mem::offset_of!(lim_append_args, qkv) - 96usize];
+    ["Offset of field: lim_append_args::q_norm"][::core::mem::offset_of!(lim_append_args, q_norm) - 104usize];
+    ["Offset of field: lim_append_args::k_norm"][::core::mem::offset_of!(lim_append_args, k_norm) - 112usize];
+    ["Offset of field: lim_append_args::cos"][::core::mem::offset_of!(lim_append_args, cos) - 120usize];
+    ["Offset of field: lim_append_args::sin"][::core::mem::offset_of!(lim_append_args, sin) - 128usize];
+    ["Offset of field: lim_append_args::positions"]
+        [::core::mem::offset_of!(lim_append_args, positions) - 136usize];
+    ["Offset of field: lim_append_args::heads"][::core::mem::offset_of!(lim_append_args, heads) - 140usize];
+    ["Offset of field: lim_append_args::eps"][::core::mem::offset_of!(lim_append_args, eps) - 144usize];
+};
+#[doc = " One decode step's attention, dense or over a selection; see attend.cu."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_attend_args {
+    pub kv: lim_kv,
+    pub batch: lim_batch,
+    #[doc = " [rows][q_stride], the first heads * head_dim elements of a row"]
+    pub q: *const ::core::ffi::c_void,
+    #[doc = " [rows][heads * head_dim]"]
+    pub out: *mut ::core::ffi::c_void,
+    #[doc = " raw token scores of a dense attention; data null where unwanted"]
+    pub scores: lim_scores,
+    #[doc = " ids null: dense"]
+    pub selection: lim_selection,
+    #[doc = " [LIM_COUNTERS] of this layer"]
+    pub counters: *mut lim_u64,
+    #[doc = " zeroed before its first use; every launch leaves it fit for the next"]
+    pub scratch: *mut ::core::ffi::c_void,
+    #[doc = " >= lim_attend_scratch(args)"]
+    pub scratch_bytes: lim_i64,
+    pub heads: lim_i32,
+    #[doc = " a multiple of 8"]
+    pub q_stride: lim_i32,
+    pub scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_attend_args"][::core::mem::size_of::<lim_attend_args>() - 200usize];
+    ["Alignment of lim_attend_args"][::core::mem::align_of::<lim_attend_args>() - 8usize];
+    ["Offset of field: lim_attend_args::kv"][::core::mem::offset_of!(lim_attend_args, kv) - 0usize];
+    ["Offset of field: lim_attend_args::batch"][::core::mem::offset_of!(lim_attend_args, batch) - 32usize];
+    ["Offset of field: lim_attend_args::q"][::core::mem::offset_of!(lim_attend_args, q) - 96usize];
+    ["Offset of field: lim_attend_args::out"][::core::mem::offset_of!(lim_attend_args, out) - 104usize];
+    ["Offset of field: lim_attend_args::scores"][::core::mem::offset_of!(lim_attend_args, scores) - 112usize];
+    ["Offset of field: lim_attend_args::selection"]
+        [::core::mem::offset_of!(lim_attend_args, selection) - 128usize];
+    ["Offset of field: lim_attend_args::counters"]
+        [::core::mem::offset_of!(lim_attend_args, counters) - 160usize];
+    ["Offset of field: lim_attend_args::scratch"]
+        [::core::mem::offset_of!(lim_attend_args, scratch) - 168usize];
+    ["Offset of field: lim_attend_args::scratch_bytes"]
+        [::core::mem::offset_of!(lim_attend_args, scratch_bytes) - 176usize];
+    ["Offset of field: lim_attend_args::heads"][::core::mem::offset_of!(lim_attend_args, heads) - 184usize];
+    ["Offset of field: lim_attend_args::q_stride"]
+        [::core::mem::offset_of!(lim_attend_args, q_stride) - 188usize];
+    ["Offset of field: lim_attend_args::scale"][::core::mem::offset_of!(lim_attend_args, scale) - 192usize];
+};
+#[doc = " Scores of every cached token, or Quest's upper bound for every page; see score.cu."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_score_args {
+    pub kv: lim_kv,
+    pub batch: lim_batch,
+    #[doc = " [rows][q_stride]"]
+    pub q: *const ::core::ffi::c_void,
+    pub scores: lim_scores,
+    #[doc = " [LIM_COUNTERS] of this layer"]
+    pub counters: *mut lim_u64,
+    pub heads: lim_i32,
+    #[doc = " a multiple of 8"]
+    pub q_stride: lim_i32,
+    #[doc = " LIM_SCORE_TOKENS or LIM_SCORE_PAGES"]
+    pub of: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_score_args"][::core::mem::size_of::<lim_score_args>() - 144usize];
+    ["Alignment of lim_score_args"][::core::mem::align_of::<lim_score_args>() - 8usize];
+    ["Offset of field: lim_score_args::kv"][::core::mem::offset_of!(lim_score_args, kv) - 0usize];
+    ["Offset of field: lim_score_args::batch"][::core::mem::offset_of!(lim_score_args, batch) - 32usize];
+    ["Offset of field: lim_score_args::q"][::core::mem::offset_of!(lim_score_args, q) - 96usize];
+    ["Offset of field: lim_score_args::scores"][::core::mem::offset_of!(lim_score_args, scores) - 104usize];
+    ["Offset of field: lim_score_args::counters"]
+        [::core::mem::offset_of!(lim_score_args, counters) - 120usize];
+    ["Offset of field: lim_score_args::heads"][::core::mem::offset_of!(lim_score_args, heads) - 128usize];
+    ["Offset of field: lim_score_args::q_stride"]
+        [::core::mem::offset_of!(lim_score_args, q_stride) - 132usize];
+    ["Offset of field: lim_score_args::of"][::core::mem::offset_of!(lim_score_args, of) - 136usize];
+};
+#[doc = " Causal attention of the rows of a prefill step over their sequences' pages; see prefill.cu."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_prefill_args {
+    pub kv: lim_kv,
+    #[doc = " the m rows of a sequence are its last m positions"]
+    pub batch: lim_batch,
+    #[doc = " [rows][q_stride]"]
+    pub q: *const ::core::ffi::c_void,
+    #[doc = " [rows][heads * head_dim]"]
+    pub out: *mut ::core::ffi::c_void,
+    pub heads: lim_i32,
+    #[doc = " a multiple of 8"]
+    pub q_stride: lim_i32,
+    pub scale: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_prefill_args"][::core::mem::size_of::<lim_prefill_args>() - 128usize];
+    ["Alignment of lim_prefill_args"][::core::mem::align_of::<lim_prefill_args>() - 8usize];
+    ["Offset of field: lim_prefill_args::kv"][::core::mem::offset_of!(lim_prefill_args, kv) - 0usize];
+    ["Offset of field: lim_prefill_args::batch"][::core::mem::offset_of!(lim_prefill_args, batch) - 32usize];
+    ["Offset of field: lim_prefill_args::q"][::core::mem::offset_of!(lim_prefill_args, q) - 96usize];
+    ["Offset of field: lim_prefill_args::out"][::core::mem::offset_of!(lim_prefill_args, out) - 104usize];
+    ["Offset of field: lim_prefill_args::heads"][::core::mem::offset_of!(lim_prefill_args, heads) - 112usize];
+    ["Offset of field: lim_prefill_args::q_stride"]
+        [::core::mem::offset_of!(lim_prefill_args, q_stride) - 116usize];
+    ["Offset of field: lim_prefill_args::scale"][::core::mem::offset_of!(lim_prefill_args, scale) - 120usize];
+};
+#[doc = " K = sinks + history + window. Sequences with len <= K get count LIM_DENSE and no ids. Otherwise candidates are the\n positions [sinks, len - window), ranked per head by score, highest first, ties by the lower position, -0 as +0, NaN\n as -inf. PICK_PAGES takes page scores, looks at K alone and writes every position below len of the chosen pages."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_select_args {
+    #[doc = " [seqs][heads][stride], of tokens or of pages; data may be null for PICK_NOTHING"]
+    pub scores: lim_scores,
+    #[doc = " one row per sequence: len, seqs and max_len are read"]
+    pub batch: lim_batch,
+    #[doc = " kind LIM_SHARED for PICK_UNION and PICK_NOTHING, else LIM_PER_QUERY_HEAD; capacity at\n least K, for PICK_PAGES also at least page_size"]
+    pub out: lim_selection,
+    #[doc = " [LIM_COUNTERS] of this layer: adds the selections made"]
+    pub counters: *mut lim_u64,
+    #[doc = " scratch_bytes bytes, any contents"]
+    pub scratch: *mut ::core::ffi::c_void,
+    pub scratch_bytes: lim_u64,
+    #[doc = " LIM_PICK_*"]
+    pub rule: lim_i32,
+    #[doc = " H, 1..128"]
+    pub heads: lim_i32,
+    #[doc = " S"]
+    pub sinks: lim_i32,
+    #[doc = " M"]
+    pub history: lim_i32,
+    #[doc = " W"]
+    pub window: lim_i32,
+    #[doc = " power of two, 1..256; read for PICK_PAGES"]
+    pub page_size: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_select_args"][::core::mem::size_of::<lim_select_args>() - 160usize];
+    ["Alignment of lim_select_args"][::core::mem::align_of::<lim_select_args>() - 8usize];
+    ["Offset of field: lim_select_args::scores"][::core::mem::offset_of!(lim_select_args, scores) - 0usize];
+    ["Offset of field: lim_select_args::batch"][::core::mem::offset_of!(lim_select_args, batch) - 16usize];
+    ["Offset of field: lim_select_args::out"][::core::mem::offset_of!(lim_select_args, out) - 80usize];
+    ["Offset of field: lim_select_args::counters"]
+        [::core::mem::offset_of!(lim_select_args, counters) - 112usize];
+    ["Offset of field: lim_select_args::scratch"]
+        [::core::mem::offset_of!(lim_select_args, scratch) - 120usize];
+    ["Offset of field: lim_select_args::scratch_bytes"]
+        [::core::mem::offset_of!(lim_select_args, scratch_bytes) - 128usize];
+    ["Offset of field: lim_select_args::rule"][::core::mem::offset_of!(lim_select_args, rule) - 136usize];
+    ["Offset of field: lim_select_args::heads"][::core::mem::offset_of!(lim_select_args, heads) - 140usize];
+    ["Offset of field: lim_select_args::sinks"][::core::mem::offset_of!(lim_select_args, sinks) - 144usize];
+    ["Offset of field: lim_select_args::history"]
+        [::core::mem::offset_of!(lim_select_args, history) - 148usize];
+    ["Offset of field: lim_select_args::window"][::core::mem::offset_of!(lim_select_args, window) - 152usize];
+    ["Offset of field: lim_select_args::page_size"]
+        [::core::mem::offset_of!(lim_select_args, page_size) - 156usize];
+};
+unsafe extern "C" {
+    pub fn lim_linear(args: *const lim_linear_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_embed(args: *const lim_embed_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_rms_norm(args: *const lim_rms_norm_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_swiglu(args: *const lim_swiglu_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_bias(args: *const lim_bias_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_sample(args: *const lim_sample_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_sample_scratch(rows: lim_i32, vocab: lim_i32) -> lim_u64;
+    pub fn lim_append(args: *const lim_append_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    #[doc = " Bytes of scratch for these capacities (shapes and extents are read, pointers are not), or a negative LIM_E_* code."]
+    pub fn lim_attend_scratch(args: *const lim_attend_args) -> lim_i64;
+    pub fn lim_attend(args: *const lim_attend_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_score(args: *const lim_score_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_prefill(args: *const lim_prefill_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    #[doc = " Bytes of scratch that lim_select wants for these arguments (pointers are not read)."]
+    pub fn lim_select_scratch(args: *const lim_select_args) -> lim_u64;
+    pub fn lim_select(args: *const lim_select_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+}

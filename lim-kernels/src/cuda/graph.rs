@@ -1,0 +1,38 @@
+//! A step captured once and replayed.
+
+use cudarc::driver::{CudaGraph, sys};
+
+use super::Cuda;
+use crate::{Error, Result};
+
+/// A recorded sequence of kernels. It reads and writes the buffers that it was recorded with, which must outlive it.
+pub struct Graph(CudaGraph);
+
+impl Cuda {
+    /// Records what `step` launches instead of running it.
+    ///
+    /// `step` must have run once before, so that scratch has its size, and must not allocate, upload or read back.
+    ///
+    /// # Errors
+    /// When `step` fails or does something that cannot be recorded.
+    pub fn capture(&mut self, step: impl FnOnce(&mut Cuda) -> Result<()>) -> Result<Graph> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.stream().begin_capture(mode).map_err(|e| self.driver_error(e))?;
+        let recorded = step(self);
+        let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        let graph = self.stream().end_capture(flags);
+        recorded?;
+        match graph.map_err(|e| self.driver_error(e))? {
+            Some(graph) => Ok(Graph(graph)),
+            None => Err(Error::Device { device: self.name(), reason: "the capture recorded nothing".into() }),
+        }
+    }
+
+    /// Runs a recorded step.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn replay(&mut self, graph: &Graph) -> Result<()> {
+        graph.0.launch().map_err(|e| self.driver_error(e))
+    }
+}
