@@ -120,7 +120,8 @@ impl Block<'_> {
             let soften = Soften {
                 scores: room.scores,
                 count,
-                first: (position + 1).saturating_sub(start),
+                start,
+                position,
                 rows,
                 top: room.top,
                 weight: room.weight,
@@ -202,8 +203,10 @@ struct Soften<'a> {
     scores: &'a mut [f32],
     /// Tokens of the tile.
     count: usize,
-    /// Tokens of the tile that row 0 sees; each later row sees one more.
-    first: usize,
+    /// Position of the tile's first token.
+    start: usize,
+    /// Position of row 0; each later row stands one further.
+    position: usize,
     rows: usize,
     top: &'a mut [f32],
     weight: &'a mut [f32],
@@ -216,10 +219,10 @@ impl Kernel for Soften<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Soften { scores, count, first, rows, top, weight, sums, dim } = self;
+        let Soften { scores, count, start, position, rows, top, weight, sums, dim } = self;
         for i in 0..top.len() {
             let row = &mut scores[i * TILE..i * TILE + count];
-            let seen = (first + i % rows).min(count);
+            let seen = (position + i % rows + 1).saturating_sub(start).min(count);
             let mut largest = top[i];
             for &x in &row[..seen] {
                 largest = largest.max(x);

@@ -1,0 +1,172 @@
+//! Selections from given scores: goldens, ties and odd values, every rule, ragged batches.
+
+use lim_kernels::{Backend, Capacity, Heads, PageSize, Pick, Quota, Select, Sets, Step};
+
+use crate::fixture::{Rng, Subject};
+use crate::reference::{ranked, union};
+
+/// Runs one selection over sequences of scores `[seq][head][count]`.
+#[derive(Clone, Copy, PartialEq)]
+enum Rule {
+    Union,
+    PerQueryHead,
+    Pages,
+    Nothing,
+}
+
+/// By sequence: `None` where dense, else one list per set.
+pub(crate) type Lists = Vec<Option<Vec<Vec<u32>>>>;
+
+fn choose<B: Backend>(
+    b: &mut B,
+    rule: Rule,
+    quota: Quota,
+    page_size: usize,
+    lens: &[usize],
+    scores: &[Vec<Vec<f32>>],
+) -> Lists {
+    let heads = Heads::new(scores[0].len(), 1, 32).unwrap();
+    let page_size = PageSize::new(page_size).unwrap();
+    let capacity = Capacity { rows: lens.len(), seqs: lens.len(), tokens: *lens.iter().max().unwrap() };
+    let mut batch = b.batch(capacity, page_size).unwrap();
+    let (mut step, mut next) = (Step::default(), 0);
+    for &n in lens {
+        let end = next + page_size.pages_for(n) as u32;
+        step.push(&[0], n, &(next..end).collect::<Vec<_>>()).unwrap();
+        next = end;
+    }
+    b.upload(&step, &mut batch).unwrap();
+    let mut buffer = b.scores(capacity, heads).unwrap();
+    for (seq, rows) in scores.iter().enumerate() {
+        b.write_scores(seq, &rows.concat(), &mut buffer).unwrap();
+    }
+    let sets = if matches!(rule, Rule::Union | Rule::Nothing) { Sets::Shared } else { Sets::PerQueryHead };
+    let mut out = b.selection(capacity, heads, sets, quota.budget()).unwrap();
+    let mut counters = b.counters(1).unwrap();
+    // Twice: nothing of a selection may leak into the next.
+    for _ in 0..2 {
+        let pick = match rule {
+            Rule::Union => Pick::Union(&buffer),
+            Rule::PerQueryHead => Pick::PerQueryHead(&buffer),
+            Rule::Pages => Pick::Pages(&buffer),
+            Rule::Nothing => Pick::Nothing,
+        };
+        let op =
+            Select { pick, quota, heads, batch: &batch, layer: 0, counters: &mut counters, out: &mut out };
+        b.select(op).unwrap();
+    }
+    let made = lens.iter().filter(|&&n| n > quota.budget()).count() as u64;
+    assert_eq!(b.read_counters(&counters).unwrap()[0].selections, 2 * made);
+    (0..lens.len()).map(|seq| b.read_selection(seq, &out).unwrap()).collect()
+}
+
+/// The worked example of the LessIsMore paper's figure 1, and one with sinks.
+pub(crate) fn goldens<B: Backend>(s: &mut Subject<B>) {
+    let figure = vec![
+        vec![1.1, 2.1, 3.2, 1.3, 0.3, 1.4, 1.5, 1.7],
+        vec![2.2, 3.2, 4.5, 2.6, 2.8, 1.2, 0.8, 1.9],
+        vec![1.2, 3.6, 6.7, 1.3, 4.2, 3.6, 5.5, 3.8],
+        vec![1.9, 0.9, 2.1, 2.4, 2.8, 4.2, 3.6, 1.7],
+    ];
+    let quota = Quota { sinks: 0, history: 3, window: 1 };
+    let got = choose(&mut s.b, Rule::Union, quota, 16, &[8], &[figure]);
+    assert_eq!(got, [Some(vec![vec![1, 2, 5, 7]])]);
+    let second = vec![vec![9.0, 0.5, 0.9, 0.9, 0.1, 9.0], vec![9.0, 0.2, 0.7, 0.3, 0.7, 9.0]];
+    let quota = Quota { sinks: 1, history: 2, window: 1 };
+    let got = choose(&mut s.b, Rule::Union, quota, 16, &[6], &[second]);
+    assert_eq!(got, [Some(vec![vec![0, 2, 3, 5]])]);
+}
+
+/// Scores with ties, both zeros, infinities and NaN.
+fn odd(rng: &mut Rng, n: usize) -> Vec<f32> {
+    let mut score = || match rng.below(12) {
+        0 => f32::NAN,
+        1 => -0.0,
+        2 => 0.0,
+        3 => f32::INFINITY,
+        4 => f32::NEG_INFINITY,
+        _ => rng.below(7) as f32 - 3.0,
+    };
+    (0..n).map(|_| score()).collect()
+}
+
+fn random(rng: &mut Rng, case: usize, heads: usize, n: usize) -> Vec<Vec<f32>> {
+    let shared = rng.grids(n);
+    let mut head = |_| match case % 4 {
+        0 => odd(rng, n),
+        1 => (0..n).map(|_| rng.next() as u32 as f32 - 2e9).collect(),
+        // Heads that agree: the union needs many ranks.
+        2 => shared.clone(),
+        _ => vec![1.0; n],
+    };
+    (0..heads).map(&mut head).collect()
+}
+
+fn quota(rng: &mut Rng) -> Quota {
+    Quota { sinks: rng.below(5), history: rng.below(60), window: 1 + rng.below(20) }
+}
+
+fn positions(quota: Quota, n: usize, history: &[usize]) -> Vec<u32> {
+    let sinks = 0..quota.sinks;
+    sinks.chain(history.iter().copied()).chain(n - quota.window..n).map(|t| t as u32).collect()
+}
+
+pub(crate) fn token_rules<B: Backend>(s: &mut Subject<B>) {
+    let mut rng = Rng(40);
+    for case in 0..60 {
+        let heads = [1, 2, 7, 16, 32][case % 5];
+        let lens: Vec<usize> =
+            (0..1 + rng.below(4)).map(|_| 1 + rng.below(if case % 3 == 0 { 700 } else { 100 })).collect();
+        let scores: Vec<_> = lens.iter().map(|&n| random(&mut rng, case, heads, n)).collect();
+        let quota = quota(&mut rng);
+        for rule in [Rule::Union, Rule::PerQueryHead, Rule::Nothing] {
+            let got = choose(&mut s.b, rule, quota, 16, &lens, &scores);
+            for (seq, &n) in lens.iter().enumerate() {
+                let want = (n > quota.budget()).then(|| {
+                    let candidates = quota.sinks..n - quota.window;
+                    let top = |h: &Vec<f32>| {
+                        let mut best = ranked(h, candidates.clone());
+                        best.truncate(quota.history);
+                        best.sort_unstable();
+                        positions(quota, n, &best)
+                    };
+                    match rule {
+                        Rule::Union => {
+                            vec![positions(quota, n, &union(&scores[seq], candidates.clone(), quota.history))]
+                        }
+                        Rule::PerQueryHead => scores[seq].iter().map(top).collect(),
+                        _ => vec![positions(quota, n, &[])],
+                    }
+                });
+                assert_eq!(got[seq], want, "case {case} heads {heads} n {n} {quota:?}");
+            }
+        }
+    }
+}
+
+pub(crate) fn page_rule<B: Backend>(s: &mut Subject<B>) {
+    let mut rng = Rng(41);
+    for case in 0..40 {
+        let (heads, page_size) = ([1, 3, 8][case % 3], [1, 4, 16, 256][case % 4]);
+        let lens: Vec<usize> = (0..1 + rng.below(3)).map(|_| 1 + rng.below(900)).collect();
+        let pages: Vec<usize> = lens.iter().map(|n| n.div_ceil(page_size)).collect();
+        let scores: Vec<_> = pages.iter().map(|&p| random(&mut rng, case, heads, p)).collect();
+        let quota = Quota { sinks: 0, history: 1 + rng.below(300), window: 0 };
+        let got = choose(&mut s.b, Rule::Pages, quota, page_size, &lens, &scores);
+        for (seq, &n) in lens.iter().enumerate() {
+            let want = (n > quota.budget()).then(|| {
+                let budget = (quota.budget() / page_size).max(1);
+                let set = |h: &Vec<f32>| {
+                    let mut chosen = ranked(h, 0..pages[seq] - 1);
+                    chosen.truncate(budget - 1);
+                    chosen.push(pages[seq] - 1);
+                    chosen.sort_unstable();
+                    let tokens = |p: &usize| p * page_size..((p + 1) * page_size).min(n);
+                    chosen.iter().flat_map(tokens).map(|t| t as u32).collect()
+                };
+                scores[seq].iter().map(set).collect::<Vec<Vec<u32>>>()
+            });
+            assert_eq!(got[seq], want, "case {case} n {n} page {page_size} {quota:?}");
+        }
+    }
+}
