@@ -79,6 +79,11 @@ impl<'a> Object<'a> {
         Ok(map.map(|map| Object { file: self.file, under: key, map }))
     }
 
+    /// The first key whose value is itself an object.
+    pub(crate) fn nested(&self) -> Option<&'a str> {
+        self.map.iter().find(|(_, v)| v.is_object()).map(|(key, _)| key.as_str())
+    }
+
     /// A whole number in `range`.
     pub(crate) fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
         let must = format!("a whole number from {} to {}", range.start(), range.end());

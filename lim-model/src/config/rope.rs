@@ -75,6 +75,14 @@ impl RopeConfig {
         let Some(params) = params else {
             return Ok(RopeConfig { theta: outer.unwrap_or(10_000.0), kind: RopeKind::Default });
         };
+        if let Some(layer_type) = params.nested() {
+            return Err(Error::Unsupported {
+                file: json.file().into(),
+                what: "rope of one layer type".into(),
+                found: layer_type.into(),
+                supported: "only one rope for all layers".into(),
+            });
+        }
         let theta = theta(&params)?.or(outer).unwrap_or(10_000.0);
         let partial = params.number("partial_rotary_factor", "a number", |_| true)?;
         if partial.is_some_and(|x| x != 1.0) {

@@ -1,0 +1,6 @@
+//! Integration tests of lim-model, one module an intent.
+
+mod config;
+mod goldens;
+mod loading;
+mod rope;
