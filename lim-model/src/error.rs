@@ -92,6 +92,18 @@ pub enum Error {
         /// Type asked for.
         to: DType,
     },
+    /// The tokenizer failed.
+    #[error("tokenizer: {reason}")]
+    Tokenize {
+        /// What failed.
+        reason: String,
+    },
+    /// The chat template raised an exception or failed.
+    #[error("chat template: {reason}")]
+    Template {
+        /// The template's words, or the engine's.
+        reason: String,
+    },
     /// A request, or an engine's size, that cannot be met.
     #[error("{what} {reason}")]
     Request {

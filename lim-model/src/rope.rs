@@ -133,7 +133,7 @@ impl Rope {
         }
         let dim = self.head_dim as f64;
         let stretch = factor as f32 * len as f32 / max_positions as f32 - (factor - 1.0) as f32;
-        self.config.theta as f32 * pow(stretch, (dim / (dim - 2.0)) as f32)
+        self.config.theta as f32 * f64::from(stretch).powf(dim / (dim - 2.0)) as f32
     }
 
     /// The dimension that turns `rotations` times over `len` positions.

@@ -4,3 +4,5 @@ mod config;
 mod goldens;
 mod loading;
 mod rope;
+mod template;
+mod tokenizer;
