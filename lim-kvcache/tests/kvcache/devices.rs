@@ -121,3 +121,10 @@ fn forks_stay_apart_on_the_cpu() {
         forks_stay_apart(Cpu::new(Some(1)).expect("one thread"), dtype);
     }
 }
+
+#[cfg(feature = "cuda")]
+#[test]
+fn forks_stay_apart_on_cuda() {
+    let gpu = lim_kernels::cuda::Cuda::new(0, DType::BF16);
+    forks_stay_apart(gpu.expect("feature `cuda` is tested on a machine with a GPU"), DType::BF16);
+}

@@ -1,4 +1,4 @@
-//! The bodies that need a device, on every device there is.
+//! The bodies that need a device, on every device there is. With feature `cuda` a machine without a GPU fails.
 
 mod cpu {
     use lim_kernels::{DType, cpu::Cpu};
@@ -38,5 +38,37 @@ mod cpu {
         for cpu in cpus() {
             decode::foreign_buffers_are_refused(cpu, DType::BF16);
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use lim_kernels::{DType, cuda::Cuda};
+
+    use crate::{decode, fast_path};
+
+    fn gpu() -> Cuda {
+        Cuda::new(0, DType::BF16).expect("feature `cuda` is tested on a machine with a GPU")
+    }
+
+    #[test]
+    fn selects_as_the_reference() {
+        fast_path::selects_as_the_reference(gpu(), 100);
+    }
+
+    #[test]
+    fn roles_read_what_they_should() {
+        // Outputs are bfloat16, at most 1 in magnitude.
+        decode::roles_read_what_they_should(gpu(), DType::BF16, 4e-3);
+    }
+
+    #[test]
+    fn within_the_budget_all_is_full() {
+        decode::within_the_budget_all_is_full(gpu(), DType::BF16);
+    }
+
+    #[test]
+    fn foreign_buffers_are_refused() {
+        decode::foreign_buffers_are_refused(gpu(), DType::BF16);
     }
 }
