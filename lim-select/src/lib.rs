@@ -3,7 +3,7 @@
 //! A policy ([`Policy`], one file each) says which cached tokens a decode step reads. [`Settings`] is what a user asks
 //! for, [`Attention`] what it comes to for one model: a checked budget and a role for every layer.
 //! [`decode_attention`] runs one layer's attention by its role on any [`Backend`](lim_kernels::Backend), and
-//! [`reference`] is the readable specification of every policy on plain arrays.
+//! [`mod@reference`] is the readable specification of every policy on plain arrays.
 //!
 //! ```
 //! use lim_kernels::PageSize;
