@@ -1,6 +1,8 @@
 //! Sampling: penalties, temperature, top-k, top-p, min-p, then one draw by the inverse of the distribution over the
 //! kept tokens in ascending id order.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::Cpu;
 use super::buffer::Parts;
 use super::philox::uniform;
@@ -107,25 +109,24 @@ impl Cpu {
             check(draw, vocab)?;
         }
         let (isa, logits) = (self.isa, logits.data().f32s());
-        let mut outcomes = Vec::with_capacity(draws.len());
-        outcomes.resize_with(draws.len(), || Ok(Sampled { token: 0, logprob: 0.0 }));
-        let (rooms, results) = (Parts::new(&mut self.sampling), Parts::new(&mut outcomes));
+        // Row and index of the first logit that is not a number, in one value so that the least is the first.
+        let failed = AtomicU64::new(u64::MAX);
+        let (rooms, results) = (Parts::new(&mut self.sampling), Parts::new(out));
+        let row_logits = |row| &logits[row * vocab..(row + 1) * vocab];
         self.pool.run(draws.len(), |row, thread| {
             // SAFETY: a thread uses its own room, a task its own result.
             let (room, result) = unsafe { (&mut rooms.slice(thread, 1)[0], &mut results.slice(row, 1)[0]) };
-            let logits = &logits[row * vocab..(row + 1) * vocab];
-            *result = draw_one(isa, logits, &draws[row], room).map_err(|index| Error::NotFinite {
-                op: OP,
-                operand: "logits",
-                row,
-                index,
-                value: logits[index],
-            });
+            match draw_one(isa, row_logits(row), &draws[row], room) {
+                Ok(sampled) => *result = sampled,
+                Err(index) => _ = failed.fetch_min((row as u64) << 32 | index as u64, Ordering::Relaxed),
+            }
         });
-        for (out, outcome) in out.iter_mut().zip(outcomes) {
-            *out = outcome?;
+        let failed = failed.into_inner();
+        if failed == u64::MAX {
+            return Ok(());
         }
-        Ok(())
+        let (row, index) = ((failed >> 32) as usize, failed as u32 as usize);
+        Err(Error::NotFinite { op: OP, operand: "logits", row, index, value: row_logits(row)[index] })
     }
 }
 

@@ -1,8 +1,13 @@
 //! Integration tests of lim-model, one module an intent.
 
+mod batching;
 mod config;
+mod generating;
 mod goldens;
 mod loading;
 mod rope;
+mod scoring;
+mod sparse;
 mod template;
+mod tiny;
 mod tokenizer;
