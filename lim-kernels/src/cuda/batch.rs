@@ -1,5 +1,6 @@
 //! A step's tokens, lengths and page tables on the device, at addresses that never change.
 
+use super::check::shape_error;
 use super::{Buffer, Cuda, ffi};
 use crate::{Capacity, Error, PageSize, Result, Step};
 
@@ -16,8 +17,12 @@ pub struct CudaBatch {
     page_size: PageSize,
     stride: usize,
     rows: usize,
-    seqs: usize,
-    is_decode: bool,
+    /// n by sequence.
+    lens: Vec<usize>,
+    /// One more than the largest page id in use.
+    pages_named: usize,
+    /// The largest token id.
+    largest_token: usize,
 }
 
 impl CudaBatch {
@@ -28,12 +33,40 @@ impl CudaBatch {
 
     /// Sequences of the step.
     pub(super) fn seqs(&self) -> usize {
-        self.seqs
+        self.lens.len()
+    }
+
+    /// Cached tokens of each sequence, the step's rows included.
+    pub(super) fn lens(&self) -> &[usize] {
+        &self.lens
+    }
+
+    /// The longest sequence's length.
+    pub(super) fn max_len(&self) -> usize {
+        self.lens.iter().copied().max().unwrap_or(0)
+    }
+
+    /// One more than the largest page id in use.
+    pub(super) fn pages_named(&self) -> usize {
+        self.pages_named
+    }
+
+    /// The largest token id.
+    pub(super) fn largest_token(&self) -> usize {
+        self.largest_token
     }
 
     /// Whether every sequence has one row.
     pub(super) fn is_decode(&self) -> bool {
-        self.is_decode
+        self.rows == self.seqs()
+    }
+
+    /// Checks that the step has one row per sequence.
+    pub(super) fn expect_decode(&self, op: &'static str) -> Result<()> {
+        if self.is_decode() {
+            return Ok(());
+        }
+        Err(shape_error(op, "rows of the step", &[self.rows], &[self.seqs()]))
     }
 
     /// Upper bounds of a step.
@@ -56,7 +89,7 @@ impl CudaBatch {
             first: part(4),
             table: self.table.ptr(),
             rows: self.rows as i32,
-            seqs: self.seqs as i32,
+            seqs: self.seqs() as i32,
             table_stride: self.stride as i32,
             max_len: self.capacity.tokens as i32,
         }
@@ -90,8 +123,9 @@ impl Cuda {
             page_size,
             stride,
             rows: 0,
-            seqs: 0,
-            is_decode: true,
+            lens: Vec::with_capacity(capacity.seqs),
+            pages_named: 0,
+            largest_token: 0,
         })
     }
 
@@ -101,20 +135,27 @@ impl Cuda {
         // Host memory that is not page-locked is staged by the driver before the call returns, so the vectors may
         // be overwritten by the next step at once.
         self.copy_in(&batch.host_head, &mut batch.head, 0)?;
+        batch.pages_named = 0;
         for (index, seq) in step.iter().enumerate() {
             let start = index * batch.stride;
-            let held = &mut batch.host_table[start..start + seq.pages.len()];
+            let pages = &seq.pages[..batch.page_size.pages_for(seq.len)];
+            let named = pages.iter().max().map_or(0, |&page| page as usize + 1);
+            batch.pages_named = batch.pages_named.max(named);
+            let held = &mut batch.host_table[start..start + pages.len()];
             let same = |(held, new): (&i32, &u32)| *held == *new as i32;
-            let first = held.iter().zip(seq.pages).take_while(|&pair| same(pair)).count();
-            let last = held.iter().zip(seq.pages).rposition(|pair| !same(pair));
+            let first = held.iter().zip(pages).take_while(|&pair| same(pair)).count();
+            let last = held.iter().zip(pages).rposition(|pair| !same(pair));
             let Some(last) = last else { continue };
-            for (held, new) in held[first..=last].iter_mut().zip(&seq.pages[first..=last]) {
+            for (held, new) in held[first..=last].iter_mut().zip(&pages[first..=last]) {
                 *held = *new as i32;
             }
             let changed = start + first..=start + last;
             self.copy_in(&batch.host_table[changed], &mut batch.table, start + first)?;
         }
-        (batch.rows, batch.seqs, batch.is_decode) = (step.rows(), step.seqs(), step.is_decode());
+        batch.rows = step.rows();
+        batch.lens.clear();
+        batch.lens.extend(step.iter().map(|seq| seq.len));
+        batch.largest_token = step.tokens().iter().max().map_or(0, |&token| token as usize);
         Ok(())
     }
 }
@@ -139,25 +180,25 @@ fn fill_head(step: &Step, batch: &mut CudaBatch) {
 
 fn check(step: &Step, batch: &CudaBatch) -> Result<()> {
     let Capacity { rows, seqs, tokens } = batch.capacity;
-    if step.rows() == 0 || step.rows() > rows {
-        return Err(range("rows", step.rows(), format!("from 1 to the capacity, {rows}")));
-    }
-    if step.seqs() > seqs {
-        return Err(range("sequences", step.seqs(), format!("at most the capacity, {seqs}")));
+    let sizes = [
+        ("rows", step.rows(), rows),
+        ("sequences", step.seqs(), seqs),
+        ("tokens of a sequence", step.max_len(), tokens),
+    ];
+    for (what, got, most) in sizes {
+        if got == 0 || got > most {
+            return Err(range(what, got, format!("from 1 to the capacity, {most}")));
+        }
     }
     for seq in step.iter() {
-        if seq.len > tokens {
-            return Err(range("tokens of a sequence", seq.len, format!("at most the capacity, {tokens}")));
-        }
         let needed = batch.page_size.pages_for(seq.len);
-        if seq.pages.len() < needed || seq.pages.len() > batch.stride {
-            let must = format!("from {needed} to {} for {} tokens", batch.stride, seq.len);
-            return Err(range("pages of a sequence", seq.pages.len(), must));
+        if seq.pages.len() < needed {
+            return Err(shape_error("upload", "page table", &[seq.pages.len()], &[needed]));
         }
     }
     Ok(())
 }
 
 fn range(what: &'static str, got: usize, must: String) -> Error {
-    Error::Range { op: "step", what, got: got as u64, must }
+    Error::Range { op: "upload", what, got: got as u64, must }
 }

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::{DType, Error, Result};
+use crate::DType;
 
 /// `from`'s little-endian bytes as elements of `to`, rounded to nearest even.
 pub(super) fn convert(bytes: &[u8], from: DType, to: DType) -> Vec<u8> {
@@ -29,14 +29,4 @@ pub(super) fn encode(data: &[f32], to: DType) -> Vec<u8> {
         DType::F16 => data.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
         DType::BF16 => data.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
     }
-}
-
-/// Checks that a host tensor holds as many bytes as its shape says.
-pub(super) fn check_bytes(op: &'static str, bytes: usize, shape: &[usize], dtype: DType) -> Result<()> {
-    let expected = shape.iter().product::<usize>() * dtype.bytes();
-    if bytes == expected {
-        return Ok(());
-    }
-    let must = format!("{expected}, for shape {shape:?} of {dtype}");
-    Err(Error::Range { op, what: "bytes of a weight", got: bytes as u64, must })
 }

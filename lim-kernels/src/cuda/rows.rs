@@ -1,8 +1,9 @@
 //! Activation buffers.
 
+use super::check::shape_error;
 use super::convert::{decode, encode};
 use super::{Buffer, Cuda};
-use crate::{DType, Error, Result, RowsKind, Tensor};
+use crate::{DType, Result, RowsKind, Tensor};
 
 /// Activations: float32 for the residual stream and logits, the context's type otherwise.
 pub struct CudaRows {
@@ -39,9 +40,8 @@ impl Cuda {
 
 /// Whether `elements` are whole rows, and no more than there are.
 fn fits(op: &'static str, elements: usize, [rows, width]: [usize; 2]) -> Result<()> {
-    if elements <= rows * width && (width == 0 || elements.is_multiple_of(width)) {
+    if elements <= rows * width && elements.is_multiple_of(width.max(1)) {
         return Ok(());
     }
-    let must = format!("a multiple of the width, {width}, and at most {rows} rows");
-    Err(Error::Range { op, what: "elements", got: elements as u64, must })
+    Err(shape_error(op, "host data", &[elements], &[rows, width]))
 }

@@ -1,6 +1,7 @@
 //! Weights on the device.
 
-use super::convert::{check_bytes, convert, decode};
+use super::check::shape_error;
+use super::convert::{convert, decode};
 use super::{Buffer, Cuda};
 use crate::{DType, Error, HostTensor, Result};
 
@@ -35,19 +36,20 @@ impl Cuda {
         parts: &[(HostTensor<2>, Option<HostTensor<1>>)],
     ) -> Result<CudaLinear> {
         let Some((first, _)) = parts.first() else {
-            return Err(range("parts", 0, "at least 1".into()));
+            return Err(Error::Range { op: "linear", what: "parts", got: 0, must: "at least 1".into() });
         };
         let (dtype, width) = (self.dtype(), first.shape[1]);
-        let out: usize = parts.iter().map(|(part, _)| part.shape[0]).sum();
-        let mut weight = self.zeros::<u8>(out * width * dtype.bytes(), "a weight")?;
+        let out = parts.iter().fold(0usize, |sum, (part, _)| sum.saturating_add(part.shape[0]));
+        let bytes = out.saturating_mul(width).saturating_mul(dtype.bytes());
+        let mut weight = self.zeros::<u8>(bytes, "a weight")?;
         let mut bias = vec![0f32; if parts.iter().any(|(_, bias)| bias.is_some()) { out } else { 0 }];
         let mut row = 0;
         for (part, part_bias) in parts {
             let [rows, cols] = part.shape;
-            if cols != width {
-                return Err(shape("a part", &part.shape, &[rows, width]));
+            if cols != width || rows == 0 || cols == 0 {
+                return Err(shape_error("linear", "weight", &part.shape, &[rows.max(1), width.max(1)]));
             }
-            check_bytes("linear", part.bytes.as_slice().len(), &part.shape, part.dtype)?;
+            expect_bytes("linear", "weight", part)?;
             let at = row * width * dtype.bytes();
             if part.dtype == dtype {
                 self.copy_in(part.bytes.as_slice(), &mut weight, at)?;
@@ -56,9 +58,9 @@ impl Cuda {
             }
             if let Some(b) = part_bias {
                 if b.shape != [rows] {
-                    return Err(shape("a bias", &b.shape, &[rows]));
+                    return Err(shape_error("linear", "bias", &b.shape, &[rows]));
                 }
-                check_bytes("linear", b.bytes.as_slice().len(), &b.shape, b.dtype)?;
+                expect_bytes("linear", "bias", b)?;
                 bias[row..row + rows].copy_from_slice(&decode(b.bytes.as_slice(), b.dtype));
             }
             row += rows;
@@ -68,17 +70,15 @@ impl Cuda {
     }
 
     pub(super) fn make_vector(&mut self, weight: &HostTensor<1>) -> Result<CudaVector> {
-        check_bytes("vector", weight.bytes.as_slice().len(), &weight.shape, weight.dtype)?;
+        expect_bytes("vector", "weight", weight)?;
         let data = decode(weight.bytes.as_slice(), weight.dtype);
         Ok(CudaVector { data: self.upload_slice(&data, "a norm weight")? })
     }
 
     pub(super) fn make_rope(&mut self, cos: &[f32], sin: &[f32], half: usize) -> Result<CudaRope> {
-        if half == 0 || !cos.len().is_multiple_of(half) || cos.is_empty() {
-            return Err(range("cosines", cos.len(), format!("a positive multiple of half, {half}")));
-        }
-        if sin.len() != cos.len() {
-            return Err(range("sines", sin.len(), format!("as many as cosines, {}", cos.len())));
+        if half == 0 || cos.len() != sin.len() || !cos.len().is_multiple_of(half) {
+            let positions = cos.len() / half.max(1);
+            return Err(shape_error("rope", "cos and sin", &[cos.len(), sin.len()], &[positions * half; 2]));
         }
         let positions = cos.len() / half;
         let cos = self.upload_slice(cos, "rotary tables")?;
@@ -87,10 +87,11 @@ impl Cuda {
     }
 }
 
-fn range(what: &'static str, got: usize, must: String) -> Error {
-    Error::Range { op: "weights", what, got: got as u64, must }
-}
-
-fn shape(operand: &'static str, got: &[usize], expected: &[usize]) -> Error {
-    Error::Shape { op: "linear", operand, got: got.to_vec(), expected: expected.to_vec() }
+fn expect_bytes<const R: usize>(op: &'static str, operand: &'static str, t: &HostTensor<R>) -> Result<()> {
+    let elements = t.shape.iter().try_fold(1usize, |n, &e| n.checked_mul(e));
+    if elements.and_then(|n| n.checked_mul(t.dtype.bytes())) == Some(t.bytes.as_slice().len()) {
+        return Ok(());
+    }
+    let got = [t.bytes.as_slice().len() / t.dtype.bytes()];
+    Err(shape_error(op, operand, &got, &t.shape))
 }

@@ -1,0 +1,88 @@
+//! Raw scores on the device.
+
+use super::check::shape_error;
+use super::{Buffer, Cuda, CudaBatch, ffi};
+use crate::{Capacity, Heads, Result};
+
+/// Raw scores, `[seqs][heads][stride]` float32.
+pub struct CudaScores {
+    data: Buffer<f32>,
+    /// Tokens (or pages) that were scored, by sequence.
+    counts: Vec<usize>,
+    heads: usize,
+    tokens: usize,
+    /// `tokens`, rounded up to a multiple of 4.
+    stride: usize,
+}
+
+impl CudaScores {
+    pub(super) fn raw(&self) -> ffi::lim_scores {
+        ffi::lim_scores { data: self.data.ptr(), stride: self.stride as i32 }
+    }
+
+    /// Checks that every sequence of `batch` has room for as many scores as tokens.
+    pub(super) fn expect(&self, op: &'static str, heads: Heads, batch: &CudaBatch) -> Result<()> {
+        let got = [self.counts.len(), self.heads, self.tokens];
+        let need = [batch.seqs(), heads.query(), batch.capacity().tokens];
+        if got[0] >= need[0] && got[1] == need[1] && got[2] >= need[2] {
+            return Ok(());
+        }
+        Err(shape_error(op, "scores", &got, &need))
+    }
+
+    /// Notes that sequence `seq` now has `count` scores a head.
+    pub(super) fn note(&mut self, seq: usize, count: usize) {
+        self.counts[seq] = count;
+    }
+
+    /// Scores that sequence `seq` has.
+    pub(super) fn count(&self, seq: usize) -> usize {
+        self.counts[seq]
+    }
+}
+
+impl Cuda {
+    pub(super) fn make_scores(&mut self, capacity: Capacity, heads: Heads) -> Result<CudaScores> {
+        let Capacity { seqs, tokens, .. } = capacity;
+        let (heads, stride) = (heads.query(), tokens.next_multiple_of(4));
+        let data = self.zeros(seqs.saturating_mul(heads).saturating_mul(stride), "scores")?;
+        Ok(CudaScores { data, counts: vec![0; seqs], heads, tokens, stride })
+    }
+
+    pub(super) fn scores_from_host(
+        &mut self,
+        seq: usize,
+        data: &[f32],
+        scores: &mut CudaScores,
+    ) -> Result<()> {
+        let CudaScores { heads, tokens, stride, .. } = *scores;
+        let count = data.len() / heads;
+        if seq >= scores.counts.len() || data.len() != count * heads || count > tokens {
+            let most = [scores.counts.len(), heads, tokens];
+            return Err(shape_error("write scores", "data (sequence, values)", &[seq, data.len()], &most));
+        }
+        for (head, row) in data.chunks_exact(count.max(1)).enumerate() {
+            self.copy_in(row, &mut scores.data, (seq * heads + head) * stride)?;
+        }
+        scores.counts[seq] = count;
+        Ok(())
+    }
+
+    pub(super) fn scores_to_host(
+        &mut self,
+        seq: usize,
+        count: usize,
+        scores: &CudaScores,
+    ) -> Result<Vec<f32>> {
+        let CudaScores { heads, stride, .. } = *scores;
+        if scores.counts.get(seq) != Some(&count) {
+            let have = scores.counts.get(seq).map_or([seq, 0], |&c| [seq, c]);
+            return Err(shape_error("read scores", "count (sequence, scores)", &[seq, count], &have));
+        }
+        let mut out = vec![0f32; heads * count];
+        for (head, row) in out.chunks_exact_mut(count.max(1)).enumerate() {
+            self.copy_out(&scores.data, (seq * heads + head) * stride, row)?;
+        }
+        Ok(out)
+    }
+}
