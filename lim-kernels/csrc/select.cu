@@ -12,6 +12,7 @@
 // The union: rank writes key(t) = min over h of rank * H + h by atomicMin into least[t], and toggles the bit of a key
 // in `flags` when the key becomes or stops being its token's least; toggles commute, so at the end exactly the least
 // keys are set. The M-th set bit is the cut, and `order[h][rank]` names each bit's token.
+#include "device.cuh"
 #include "select.cuh"
 #include "select_plan.cuh"
 
@@ -39,18 +40,6 @@ __device__ inline Candidates candidates(const Plan &p, int n) {
   return c;
 }
 
-__device__ inline void wait_for_previous_kernel() {
-#if __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();
-#endif
-}
-
-__device__ inline void let_next_kernel_start() {
-#if __CUDA_ARCH__ >= 900
-  cudaTriggerProgrammaticLaunchCompletion();
-#endif
-}
-
 // Position of sample i of `samples`: anywhere in the i-th of as many equal strata, by a fixed hash.
 __device__ inline int sample_position(int i, int samples, int count) {
   const lim_u32 start = (lim_u32)((lim_u64)i * count / samples);
@@ -62,7 +51,8 @@ __global__ void __launch_bounds__(kThreads) estimate_kernel(const __grid_constan
   __shared__ lim_u32 orders[kManySamples];
   __shared__ lim_u32 hist[kBuckets];
   __shared__ BlockShared sh;
-  let_next_kernel_start();
+  lim::await_dependencies();
+  lim::allow_dependents();
   const int head = blockIdx.x, heads = gridDim.x, seq = blockIdx.y, tid = threadIdx.x;
   const Candidates c = candidates(p, p.a.batch.len[seq]);
   if (c.dense || c.want == 0) return;
@@ -100,7 +90,7 @@ template <int Quads>
 __global__ void __launch_bounds__(kTileThreads) filter_kernel(const __grid_constant__ Plan p) {
   __shared__ lim_u32 warp_sums[kTileThreads / 32];
   __shared__ lim_u32 base;
-  let_next_kernel_start();
+  lim::allow_dependents();
   const int head = blockIdx.y, seq = blockIdx.z, heads = gridDim.y;
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const int first = blockIdx.x * (kTileThreads * 4 * Quads) + 4 * tid;
@@ -115,7 +105,7 @@ __global__ void __launch_bounds__(kTileThreads) filter_kernel(const __grid_const
     const int at = first + q * kTileThreads * 4;
     if (!idle && at < end) scores[q] = *reinterpret_cast<const float4 *>(row + at);
   }
-  wait_for_previous_kernel();
+  lim::await_dependencies();
   if (idle) return;
   const lim_u64 limit = p.limit[seq * heads + head];
   lim_u32 passed = 0;  // bit 4 * q + j
@@ -197,7 +187,7 @@ __global__ void __launch_bounds__(kThreads) rank_kernel(const __grid_constant__ 
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ lim_u32 start[kBuckets], end[kBuckets];
   __shared__ BlockShared sh;
-  let_next_kernel_start();
+  lim::allow_dependents();
   const int head = blockIdx.x, heads = gridDim.x, seq = blockIdx.y, set = seq * heads + head, tid = threadIdx.x;
   const lim_select_args &a = p.a;
   const int n = a.batch.len[seq];
@@ -209,7 +199,7 @@ __global__ void __launch_bounds__(kThreads) rank_kernel(const __grid_constant__ 
   if (!is_union && !c.dense) {
     for (int i = tid; i < (c.count + 31) / 32; i += kThreads) bits[i] = 0;
   }
-  wait_for_previous_kernel();
+  lim::await_dependencies();
   if (c.dense) {
     if (!is_union && tid == 0) a.out.count[set] = LIM_DENSE;
     return;
@@ -270,14 +260,15 @@ __global__ void __launch_bounds__(kThreads) emit_kernel(const __grid_constant__ 
   const Candidates c = candidates(p, n);
   if (c.dense) {
     if (tid == 0) a.out.count[seq] = LIM_DENSE;
-    wait_for_previous_kernel();
+    lim::await_dependencies();
     return;
   }
   write_frame(a, n, seq);
   if (tid == 0) atomicAdd(&a.counters[2], 1ull);
   lim_u32 *bits = p.bits_shared ? (lim_u32 *)shared : p.bits + (lim_i64)seq * p.bit_words;
   for (int i = tid; i < (c.count + 31) / 32; i += kThreads) bits[i] = 0;
-  wait_for_previous_kernel();
+  lim::await_dependencies();
+  lim::allow_dependents();
   if (c.want == 0 || a.rule == LIM_PICK_NOTHING) return;
   // The cut: the key of the M-th set flag.
   const lim_u32 *flags = p.flags + (lim_i64)seq * p.flag_words;
@@ -307,34 +298,6 @@ __global__ void __launch_bounds__(kThreads) emit_kernel(const __grid_constant__ 
   emit_bits(bits, (c.count + 31) / 32, sh, [&](lim_u32 index, int bit) { ids[index] = c.lo + bit; });
 }
 
-// Launches kernels one after the other; each but the first may start before its predecessor ends.
-struct Chain {
-  cudaStream_t stream;
-  bool overlap;  // the device has programmatic dependent launch
-  bool first = true;
-  cudaError_t status = cudaSuccess;
-
-  void launch(void (*kernel)(Plan), dim3 grid, int threads, lim_u64 shared, const Plan &p) {
-    if (status != cudaSuccess) return;
-    if (shared > 32 * 1024) {
-      status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
-      if (status != cudaSuccess) return;
-    }
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config{};
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    config.attrs = &attribute;
-    config.numAttrs = overlap && !first ? 1 : 0;
-    first = false;
-    status = cudaLaunchKernelEx(&config, kernel, p);
-  }
-};
-
 }  // namespace
 
 extern "C" lim_u64 lim_select_scratch(const lim_select_args *args) {
@@ -347,29 +310,33 @@ extern "C" lim_i32 lim_select(const lim_select_args *args, void *stream) {
   if (refused != LIM_OK) return refused;
   const Plan p = plan(a);
   if (a.scratch_bytes < p.bytes) return LIM_E_SCRATCH;
-  int device = 0, major = 0;
-  cudaError_t status = cudaGetDevice(&device);
-  if (status == cudaSuccess) status = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (status != cudaSuccess) return status;
-
-  Chain chain{(cudaStream_t)stream, major >= 9};
-  const bool is_union = a.rule == LIM_PICK_UNION;
+  lim::Machine m;
+  lim_i32 status = lim::machine(&m);
   const dim3 rows(a.heads, a.batch.seqs);
+  const bool is_union = a.rule == LIM_PICK_UNION, long_rows = p.max_items > p.list_cap;
+  const bool estimates = p.ranked && (is_union || long_rows);
+  // Only `estimate` waits before it lets its successor start, so that whatever wrote the scores is done by then. Where
+  // the chain starts with another kernel, that one may not start early.
+  const bool overlap = m.overlap;
+  m.overlap = overlap && estimates;
+  const auto then = [&](void (*kernel)(Plan), dim3 grid, int threads, lim_u64 shared) {
+    if (status == LIM_OK) status = lim::launch(m, kernel, grid, threads, shared, stream, p);
+    m.overlap = overlap;
+  };
+  if (estimates) then(estimate_kernel, rows, kThreads, 0);
+  if (p.ranked && long_rows) {
+    const int quads = p.max_items > 1 << 16 ? 8 : 4;
+    const int tile = kTileThreads * 4 * quads;
+    const dim3 grid((p.max_items + tile - 1) / tile, a.heads, a.batch.seqs);
+    then(quads == 8 ? filter_kernel<8> : filter_kernel<4>, grid, kTileThreads, 0);
+  }
   if (p.ranked) {
-    const bool long_rows = p.max_items > p.list_cap;
-    if (is_union || long_rows) chain.launch(estimate_kernel, rows, kThreads, 0, p);
-    if (long_rows) {
-      const int quads = p.max_items > 1 << 16 ? 8 : 4;
-      const int tile = kTileThreads * 4 * quads;
-      const dim3 grid((p.max_items + tile - 1) / tile, a.heads, a.batch.seqs);
-      chain.launch(quads == 8 ? filter_kernel<8> : filter_kernel<4>, grid, kTileThreads, 0, p);
-    }
-    const lim_u64 shared =
-        (p.sorted_shared ? 8ull * p.list_cap : 0) + (p.bits_shared && !is_union ? 4ull * p.bit_words : 0);
-    chain.launch(rank_kernel, rows, kThreads, shared, p);
+    const lim_u64 sorted = p.sorted_shared ? 8ull * p.list_cap : 0;
+    const lim_u64 bits = p.bits_shared && !is_union ? 4ull * p.bit_words : 0;
+    then(rank_kernel, rows, kThreads, sorted + bits);
   }
   if (is_union || !p.ranked) {
-    chain.launch(emit_kernel, dim3(a.batch.seqs), kThreads, p.bits_shared ? 4ull * p.bit_words : 0, p);
+    then(emit_kernel, dim3(a.batch.seqs), kThreads, p.bits_shared ? 4ull * p.bit_words : 0);
   }
-  return chain.status;
+  return status;
 }
