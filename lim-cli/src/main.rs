@@ -1,2 +1,34 @@
-//! lim.
-fn main() {}
+//! Command line of lim: generate, score, bench, inspect, doctor.
+
+mod args;
+mod bandwidth;
+mod commands;
+mod console;
+mod demo;
+mod device;
+mod embedded;
+mod error;
+mod interrupt;
+mod open;
+mod output;
+mod policy;
+mod prompt;
+mod report;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match commands::run(args::Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !matches!(error, error::Error::OutputClosed) {
+                // Nothing is left to report to when stderr is closed as well.
+                let _ = writeln!(std::io::stderr(), "error: {error}");
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Options that several commands share.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use lim_kernels::PageSize;
+use lim_select::Policy;
+
+/// Which model, on what, stored how.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// Hugging Face model directory [default: the embedded demo model]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Where to run: auto, cpu, cuda or cuda:N; auto says what it picked
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub(crate) device: DeviceArg,
+    /// Element type of weights and KV cache; auto keeps the checkpoint's
+    #[arg(long, value_enum, default_value_t = DTypeArg::Auto, value_name = "DTYPE")]
+    pub(crate) dtype: DTypeArg,
+    /// CPU threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Tokens per KV page: a power of two from 1 to 256
+    #[arg(long, default_value = "16", value_name = "TOKENS", value_parser = page_size)]
+    pub(crate) page_size: PageSize,
+}
+
+/// `--device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceArg {
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "auto" => Ok(DeviceArg::Auto),
+            "cpu" => Ok(DeviceArg::Cpu),
+            "cuda" => Ok(DeviceArg::Cuda(0)),
+            _ => s
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(DeviceArg::Cuda)
+                .ok_or_else(|| "expected auto, cpu, cuda or cuda:N with N a device number".to_owned()),
+        }
+    }
+}
+
+fn page_size(s: &str) -> Result<PageSize, String> {
+    let tokens: usize = s.parse().map_err(|_| "expected a whole number".to_owned())?;
+    PageSize::new(tokens).map_err(|e| e.to_string())
+}
+
+/// `--dtype`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DTypeArg {
+    /// As the checkpoint stores it
+    Auto,
+    /// IEEE binary32
+    F32,
+    /// bfloat16
+    Bf16,
+}
+
+/// The values of `--attention`, with where each was published.
+pub(crate) fn policy() -> impl TypedValueParser<Value = Policy> {
+    let values = Policy::ALL.map(|policy| PossibleValue::new(policy.name()).help(policy.rule().source));
+    PossibleValuesParser::new(values).try_map(|name| name.parse::<Policy>())
+}
+
+/// Which tokens decoding reads.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Attention")]
+pub(crate) struct AttentionArgs {
+    /// Policy of decode attention [default: the model's lim.json, otherwise lim]
+    #[arg(long, value_parser = policy(), value_name = "POLICY")]
+    pub(crate) attention: Option<Policy>,
+    #[command(flatten)]
+    pub(crate) budget: BudgetArgs,
+}
+
+/// A policy's settings; what is not given comes from the model's lim.json, then from the policy.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Attention")]
+pub(crate) struct BudgetArgs {
+    /// K, tokens a sparse layer reads per step
+    #[arg(long, value_name = "K")]
+    pub(crate) token_budget: Option<usize>,
+    /// Share of the budget for sinks and the most recent tokens, 0 to 1 (lim and tidal)
+    #[arg(long, value_name = "R")]
+    pub(crate) recent_ratio: Option<f64>,
+    /// First tokens that are always kept
+    #[arg(long, value_name = "S")]
+    pub(crate) sinks: Option<usize>,
+    /// Layer roles, as dense=0-1,select=2,12: layers or ranges after each key; 12s attends to its own choice; every
+    /// other layer reuses
+    #[arg(long, value_name = "LAYERS")]
+    pub(crate) layers: Option<String>,
+}
+
+/// How results are written.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct ReportArgs {
+    /// Result on stdout: text, or one JSON object
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text, value_name = "FORMAT")]
+    pub(crate) output: OutputFormat,
+    /// No progress and no reports on stderr, only errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `--output`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    Text,
+    Json,
+}

@@ -1,0 +1,122 @@
+//! `bench`: prefill and decode speed, policies in turn, against the read bandwidth of the same run.
+
+mod measure;
+mod plan;
+mod table;
+
+use lim_kernels::{Backend, Capacity};
+use lim_model::{Engine, EngineOptions, Usage};
+use lim_select::Attention;
+
+use crate::args::{BenchArgs, TableFormat};
+use crate::bandwidth::read_gb_per_s;
+use crate::console::Console;
+use crate::device::{self, Job};
+use crate::error::Result;
+use crate::interrupt::Interrupt;
+use crate::open::{self, Opened};
+use crate::{output, policy};
+use plan::Test;
+use table::{Report, Row};
+
+pub(super) fn run(args: BenchArgs) -> Result<()> {
+    let console = Console::new(args.quiet);
+    let interrupt = Interrupt::install()?;
+    let opened = match &args.random_weights {
+        Some(shape) => open::random(shape, args.model.dtype)?,
+        None => open::open(&args.model)?,
+    };
+    let attentions = plan::attentions(&args, &opened)?;
+    let tests = plan::tests(&args, opened.config.max_positions)?;
+    for attention in &attentions {
+        console.item("attention", policy::describe(attention));
+    }
+    let threads = device::cpu_threads(args.model.threads);
+    let read = read_gb_per_s(threads);
+    console.item("read", format_args!("{read:.1} GB/s with {threads} threads"));
+    let job = Bench { args: &args, console, interrupt, opened, attentions, tests, read };
+    let report = device::with_backend(args.model.device, args.model.threads, console, job)?;
+    console.result(match args.output {
+        TableFormat::Md => report.markdown(),
+        TableFormat::Csv => report.csv(),
+        TableFormat::Json => output::json(&report)?,
+    })
+}
+
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    console: Console,
+    interrupt: Interrupt,
+    opened: Opened,
+    attentions: Vec<Attention>,
+    tests: Vec<Test>,
+    /// Gigabytes a second.
+    read: f64,
+}
+
+impl Job for Bench<'_> {
+    type Out = Report;
+
+    fn run<B: Backend>(self, mut backend: B) -> Result<Report> {
+        let Bench { args, console, opened, attentions, tests, read, .. } = &self;
+        let (device, config) = (backend.device(), &opened.config);
+        let tokens = tests.iter().map(|t| t.len()).max().unwrap_or(1);
+        let model = opened.load(&mut backend, tokens, *console)?;
+        let mut engine = Engine::new(backend, model, attentions[0].clone(), self.options(tokens))?;
+
+        let mut rows = Vec::new();
+        let bar = console.bar("measuring", self.runs() as u64);
+        for &test in tests {
+            // A prefill is dense whatever the policy: one row says it.
+            let policies =
+                if matches!(test, Test::Prefill { .. }) { &attentions[..1] } else { &attentions[..] };
+            let mut runs: Vec<Vec<Usage>> = vec![Vec::new(); policies.len()];
+            for repeat in 0..=args.repeats.get() {
+                for (attention, runs) in policies.iter().zip(&mut runs) {
+                    let test = if repeat == 0 { test.shortened() } else { test };
+                    let usage = measure::once(&mut engine, test, attention, config.vocab, &self.interrupt)?;
+                    if repeat > 0 {
+                        runs.push(usage);
+                    }
+                    bar.inc(1);
+                }
+            }
+            let row = |(attention, runs): (&Attention, &Vec<Usage>)| {
+                Row::new(test, attention.policy(), runs, opened.step_bytes(), *read)
+            };
+            rows.extend(policies.iter().zip(&runs).map(row));
+        }
+        bar.finish_and_clear();
+        Ok(Report {
+            model: opened.name.clone(),
+            device,
+            dtype: opened.dtype.name(),
+            read_gb_per_s: *read,
+            attention: attentions.iter().map(Attention::report).collect(),
+            tests: rows,
+        })
+    }
+}
+
+impl Bench<'_> {
+    /// Room for the largest test.
+    fn options(&self, tokens: usize) -> EngineOptions {
+        let Bench { args, opened, attentions, tests, .. } = self;
+        let page_size = args.model.page_size;
+        let seqs = tests.iter().map(|t| t.batch()).max().unwrap_or(1);
+        EngineOptions {
+            capacity: Capacity { rows: seqs.max(open::PREFILL_ROWS), seqs, tokens },
+            pages: tests.iter().map(|t| t.batch() * page_size.pages_for(t.len())).max().unwrap_or(1),
+            page_size,
+            kv_dtype: opened.dtype,
+            page_bounds: attentions.iter().any(|a| a.policy().needs_page_bounds()),
+        }
+    }
+
+    /// Runs in all, the uncounted ones included.
+    fn runs(&self) -> usize {
+        let policies =
+            |test: &Test| if matches!(test, Test::Prefill { .. }) { 1 } else { self.attentions.len() };
+        self.tests.iter().map(policies).sum::<usize>() * (self.args.repeats.get() + 1)
+    }
+}

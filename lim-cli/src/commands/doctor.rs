@@ -1,0 +1,182 @@
+//! `doctor`: what this machine has, and whether the embedded model solves a problem on it.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use lim_kernels::{Backend, PageSize, SampleParams};
+use lim_model::{Engine, EngineOptions, FinishReason, GenerateOptions};
+use lim_select::Settings;
+use serde::Serialize;
+
+use crate::args::{DTypeArg, DoctorArgs, OutputFormat};
+use crate::bandwidth::read_gb_per_s;
+use crate::console::Console;
+use crate::demo::Problem;
+use crate::device::{self, Job};
+use crate::error::{Error, Result};
+use crate::open::{self, Opened};
+use crate::{output, report};
+
+/// A short problem that the embedded model is sure to solve.
+const PROBLEM: &str = "edit kitten sitting";
+
+/// `doctor --output json`.
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    ok: bool,
+    checks: Vec<Check>,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+pub(super) fn run(args: DoctorArgs) -> Result<()> {
+    let console = Console::new(args.report.quiet);
+    let spinner = console.spinner("measuring memory".into());
+    let threads = device::cpu_threads(args.threads);
+    let fact = |name, detail| Check { name, ok: true, detail };
+    let mut checks = vec![
+        fact("cpu", cpu(args.threads)?),
+        fact("memory", memory()),
+        fact("read", format!("{:.1} GB/s with {threads} threads", read_gb_per_s(threads))),
+        fact("gpu", gpu()),
+        fact("cache", cache()),
+    ];
+    spinner.set_message("solving a problem");
+    checks.push(match demo(args.threads) {
+        Ok((ok, detail)) => Check { name: "demo model", ok, detail },
+        Err(error) => Check { name: "demo model", ok: false, detail: error.to_string() },
+    });
+    spinner.finish_and_clear();
+    let diagnosis = Diagnosis { ok: checks.iter().all(|c| c.ok), checks };
+    match args.report.output {
+        OutputFormat::Json => console.result(output::json(&diagnosis)?)?,
+        OutputFormat::Text => {
+            for Check { name, ok, detail } in &diagnosis.checks {
+                let mark = if *ok { "ok" } else { "FAILED" };
+                console.result(format_args!("{name:<10} {mark:<6} {detail}\n"))?;
+            }
+        }
+    }
+    let failed: Vec<&str> = diagnosis.checks.iter().filter(|c| !c.ok).map(|c| c.name).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Error::Failed(format!("failed: {}", failed.join(", ")))) }
+}
+
+fn cpu(threads: Option<NonZeroUsize>) -> Result<String> {
+    let mut text = device::cpu(threads)?.device();
+    let features = features();
+    if !features.is_empty() {
+        text += &format!("; has {}", features.join(" "));
+    }
+    Ok(text)
+}
+
+/// Instruction sets that matter to the kernels.
+#[cfg(target_arch = "x86_64")]
+fn features() -> Vec<&'static str> {
+    let all = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("f16c", is_x86_feature_detected!("f16c")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    all.into_iter().filter_map(|(name, has)| has.then_some(name)).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+/// Total and available memory, where the system says so.
+fn memory() -> String {
+    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return "unknown on this system".into() };
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = line.trim_start_matches(':').trim().strip_suffix(" kB")?.trim().parse().ok()?;
+        Some(report::bytes(kib * 1024))
+    };
+    match (field("MemTotal"), field("MemAvailable")) {
+        (Some(total), Some(free)) => format!("{total}, {free} available"),
+        _ => "unknown on this system".into(),
+    }
+}
+
+fn gpu() -> String {
+    let driver = if Path::new("/proc/driver/nvidia/version").exists() {
+        "NVIDIA driver found"
+    } else {
+        "no NVIDIA driver"
+    };
+    format!("{driver}; {}", device::NO_GPU_ENGINE)
+}
+
+/// Where Hugging Face tools keep downloaded models: `--model` takes a snapshot directory from there.
+fn cache() -> String {
+    match cache_dir() {
+        Some(dir) if dir.is_dir() => format!("{}", dir.display()),
+        Some(dir) => format!("{} (not there yet)", dir.display()),
+        None => "no home directory".into(),
+    }
+}
+
+fn cache_dir() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let home = || var("HOME").map(|home| home.join(".cache/huggingface"));
+    var("HF_HUB_CACHE").or_else(|| Some(var("HF_HOME").or_else(home)?.join("hub")))
+}
+
+/// Whether the embedded model solves the problem, and how fast.
+fn demo(threads: Option<NonZeroUsize>) -> Result<(bool, String)> {
+    let opened = open::embedded(DTypeArg::Auto)?;
+    Solve { opened }.run(device::cpu(threads)?)
+}
+
+struct Solve {
+    opened: Opened,
+}
+
+impl Job for Solve {
+    type Out = (bool, String);
+
+    fn run<B: Backend>(self, mut backend: B) -> Result<(bool, String)> {
+        let Solve { opened } = self;
+        let failed = |what: &str| Error::Failed(what.to_owned());
+        let problem = Problem::parse(PROBLEM).ok_or_else(|| failed("not a problem"))?;
+        let text = opened.text()?;
+        let prompt = text.chat(PROBLEM, None, None)?;
+        let attention = opened.attention(&Settings::default(), PageSize::default())?;
+        let options = GenerateOptions {
+            samples: 1,
+            params: SampleParams::default(),
+            max_new_tokens: 2048,
+            stop: Vec::new(),
+            eos: text.end_ids.clone(),
+            thinking_budget: None,
+            prompt,
+        };
+        let tokens = options.prompt.len() + options.max_new_tokens - 1;
+        let model = opened.load(&mut backend, tokens, Console::new(true))?;
+        let sizes = EngineOptions { kv_dtype: opened.dtype, ..EngineOptions::new(1, tokens) };
+        let mut engine = Engine::new(backend, model, attention, sizes)?;
+        let never = AtomicBool::new(false);
+        let generation = lim_model::generate(&mut engine, &text.tokenizer, &options, &never, |_| {})?;
+        let (speed, sample) = (generation.timing.decode_tokens_per_s, &generation.samples[0]);
+        let check = problem.check(&sample.text, sample.finish_reason == FinishReason::Stop);
+        let answer = check.answer.unwrap_or_else(|| "nothing".into());
+        let verdict = if check.correct { "right".into() } else { format!("wrong, it is {}", check.expected) };
+        Ok((
+            check.correct,
+            format!(
+                "{PROBLEM} = {answer}: {verdict}; {} tokens, {speed:.0} tokens/s",
+                sample.token_ids.len()
+            ),
+        ))
+    }
+}

@@ -1,0 +1,131 @@
+//! `generate`: continues a prompt, streaming, and reports what it took.
+
+mod options;
+mod show;
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use lim_kernels::{Backend, Capacity};
+use lim_model::{Engine, EngineOptions, FinishReason, GenerateOptions, Progress};
+
+use crate::args::{GenerateArgs, OutputFormat};
+use crate::console::Console;
+use crate::demo::Problem;
+use crate::device::{self, Job};
+use crate::error::Result;
+use crate::interrupt::Interrupt;
+use crate::open::{self, Opened, Text};
+use crate::output::{self, Generated, Sample, Sampling, Timing};
+use crate::prompt::{self, Prompt};
+use crate::{policy, report};
+use show::Show;
+
+pub(super) fn run(args: GenerateArgs) -> Result<()> {
+    let console = Console::new(args.report.quiet);
+    let interrupt = Interrupt::install()?;
+    let opened = open::open(&args.model)?;
+    let flags = policy::from_flags(args.attention.attention, &args.attention.budget)?;
+    let attention = opened.attention(&flags, args.model.page_size)?;
+    let text = opened.text()?;
+    let prompt = prompt::for_generate(&args, &opened, &text)?;
+    let sampling = options::sampling(&args, &opened, &text.generation, prompt.ids.len())?;
+    let options = options::options(&args, &text, &prompt, &sampling)?;
+
+    console.item("model", opened.describe());
+    console.item("attention", policy::describe(&attention));
+    console.item("sampling", report::sampling(&sampling));
+    console.item("prompt", prompt.describe());
+    if let Some(problem) = &prompt.problem {
+        console.item("problem", problem);
+    }
+    if let Some(flags) = options::without_effect(&args, &sampling) {
+        console.note(format_args!("note: {flags}"));
+    }
+    let (device, threads) = (args.model.device, args.model.threads);
+    let job =
+        Generate { args: &args, console, interrupt, opened, text, attention, prompt, sampling, options };
+    device::with_backend(device, threads, console, job)
+}
+
+struct Generate<'a> {
+    args: &'a GenerateArgs,
+    console: Console,
+    interrupt: Interrupt,
+    opened: Opened,
+    text: Text,
+    attention: lim_select::Attention,
+    prompt: Prompt,
+    sampling: Sampling,
+    options: GenerateOptions,
+}
+
+impl Job for Generate<'_> {
+    type Out = ();
+
+    fn run<B: Backend>(self, mut backend: B) -> Result<()> {
+        let Generate { args, console, interrupt, opened, text, attention, prompt, sampling, options } = self;
+        let (device, tokens) = (backend.device(), options.prompt.len() + options.max_new_tokens - 1);
+        let begun = Instant::now();
+        let model = opened.load(&mut backend, tokens, console)?;
+        let load_s = begun.elapsed().as_secs_f64();
+        let (samples, page_size) = (options.samples, args.model.page_size);
+        let sizes = EngineOptions {
+            capacity: Capacity { rows: samples.max(open::PREFILL_ROWS), seqs: samples, tokens },
+            pages: samples * page_size.pages_for(tokens),
+            page_size,
+            kv_dtype: opened.dtype,
+            page_bounds: false,
+        };
+        let mut engine = Engine::new(backend, model, attention.clone(), sizes)?;
+
+        let live = args.report.output == OutputFormat::Text;
+        let mut show = live.then(|| Show::new(console, samples));
+        let mut shown = Ok(());
+        let bar = console.bar("prefill", options.prompt.len() as u64);
+        let progress = |progress: Progress<'_>| {
+            match progress {
+                Progress::Prefill { done, total } if done < total => bar.set_position(done as u64),
+                _ => bar.finish_and_clear(),
+            }
+            if let Some(show) = &mut show
+                && shown.is_ok()
+            {
+                shown = show.progress(progress);
+                // Nobody reads what is still to come.
+                interrupt.flag().fetch_or(shown.is_err(), Ordering::Relaxed);
+            }
+        };
+        let generation =
+            lim_model::generate(&mut engine, &text.tokenizer, &options, interrupt.flag(), progress)?;
+        shown?;
+
+        let generated = generation.samples.iter().map(|s| s.token_ids.len()).sum();
+        let result = Generated {
+            model: opened.name,
+            device,
+            dtype: opened.dtype.name(),
+            attention: attention.report(),
+            sampling,
+            prompt_ids: prompt.ids,
+            samples: generation.samples.into_iter().map(|s| sample(s, prompt.problem.as_ref())).collect(),
+            timing: Timing::new(load_s, generation.timing),
+            sparsity: generation.sparsity.into(),
+        };
+        if !live {
+            console.result(output::json(&result)?)?;
+        }
+        report::timing(console, result.prompt_ids.len(), generated, &result.timing);
+        report::sparsity(console, &result.sparsity);
+        for sample in &result.samples {
+            report::ending(console, sample);
+        }
+        interrupt.check()
+    }
+}
+
+fn sample(sample: lim_model::Sample, problem: Option<&Problem>) -> Sample {
+    let lim_model::Sample { text, token_ids, logprobs, finish_reason } = sample;
+    let check = problem.map(|p| p.check(&text, finish_reason == FinishReason::Stop));
+    Sample { text, token_ids, logprobs, finish_reason: finish_reason.name(), check }
+}

@@ -1,0 +1,205 @@
+//! Opens a model: what its files say and where its weights lie, before a device is chosen.
+
+use lim_kernels::{Backend, DType, PageSize};
+use lim_model::{
+    ChatTemplate, Checkpoint, Config, GenerationConfig, Message, Model, ModelDir, RopeKind, Tokenizer,
+    Weights,
+};
+use lim_select::{Attention, ModelFile, ModelHint, Settings};
+use serde_json::{Map, Value};
+
+use crate::args::{DTypeArg, ModelArgs, OnOff};
+use crate::console::Console;
+use crate::error::{Error, Result};
+use crate::{embedded, policy, report};
+
+/// Rows of a prefill chunk.
+pub(crate) const PREFILL_ROWS: usize = 512;
+
+/// Seed of `--random-weights`.
+const RANDOM_SEED: u64 = 1;
+
+/// A model whose weights are checked but not on a device yet.
+pub(crate) struct Opened {
+    pub(crate) name: String,
+    pub(crate) config: Config,
+    pub(crate) weights: Weights,
+    /// Of weights and KV cache.
+    pub(crate) dtype: DType,
+    /// `None` for random weights.
+    dir: Option<ModelDir>,
+    /// The model's lim.json.
+    settings: Option<Settings>,
+}
+
+/// What turns text into tokens and back.
+pub(crate) struct Text {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) template: Option<ChatTemplate>,
+    pub(crate) generation: GenerationConfig,
+    /// Tokens that end an answer.
+    pub(crate) end_ids: Vec<u32>,
+}
+
+/// The model of `--model`, or the embedded one.
+pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
+    match &args.model {
+        None => embedded(args.dtype),
+        Some(path) => {
+            let name =
+                path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+            let dir = ModelDir::open(path)?;
+            from_dir(name.unwrap_or_else(|| dir.name()), dir, args.dtype)
+        }
+    }
+}
+
+/// The model in the executable.
+pub(crate) fn embedded(dtype: DTypeArg) -> Result<Opened> {
+    from_dir(embedded::NAME.into(), ModelDir::embedded(embedded::NAME, embedded::FILES), dtype)
+}
+
+/// Random weights in a well-known shape.
+///
+/// # Errors
+/// A usage error when there is no such shape.
+pub(crate) fn random(shape: &str, dtype: DTypeArg) -> Result<Opened> {
+    let config = Config::preset(shape).map_err(|e| Error::Usage(format!("--random-weights: {e}")))?;
+    let dtype = convert(dtype).or(config.dtype).unwrap_or(DType::BF16);
+    let weights = Checkpoint::random(dtype, RANDOM_SEED).weights(&config, None)?;
+    Ok(Opened {
+        name: format!("{shape} (random weights)"),
+        config,
+        weights,
+        dtype,
+        dir: None,
+        settings: None,
+    })
+}
+
+fn from_dir(name: String, dir: ModelDir, dtype: DTypeArg) -> Result<Opened> {
+    let (config, checkpoint) = (dir.config()?, dir.checkpoint()?);
+    let settings = match dir.read("lim.json")? {
+        Some(text) => {
+            let file: ModelFile = serde_json::from_slice(&text)
+                .map_err(|e| Error::Failed(format!("{}/lim.json: {e}", dir.name())))?;
+            Some(file.attention)
+        }
+        None => None,
+    };
+    let converted = convert(dtype);
+    let dtype = converted.unwrap_or_else(|| checkpoint.dtype());
+    let weights = checkpoint.weights(&config, converted)?;
+    Ok(Opened { name, config, weights, dtype, dir: Some(dir), settings })
+}
+
+fn convert(dtype: DTypeArg) -> Option<DType> {
+    match dtype {
+        DTypeArg::Auto => None,
+        DTypeArg::F32 => Some(DType::F32),
+        DTypeArg::Bf16 => Some(DType::BF16),
+    }
+}
+
+impl Opened {
+    /// Whether this is the demo model, which can be asked without a prompt.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.dir.as_ref().is_some_and(|dir| dir.path().is_none())
+    }
+
+    /// Tokenizer, template and generation settings.
+    ///
+    /// # Errors
+    /// When a file is missing or malformed.
+    pub(crate) fn text(&self) -> Result<Text> {
+        let Some(dir) = &self.dir else {
+            return Err(Error::usage(format!("{} have no tokenizer", self.name)));
+        };
+        let (tokenizer, generation) = (dir.tokenizer()?, dir.generation_config()?);
+        let end_ids = tokenizer.end_tokens(&self.config, &generation);
+        Ok(Text { tokenizer, template: dir.chat_template()?, generation, end_ids })
+    }
+
+    /// What `flags` over the model's lim.json come to.
+    ///
+    /// # Errors
+    /// As [`policy::resolve`].
+    pub(crate) fn attention(&self, flags: &Settings, page_size: PageSize) -> Result<Attention> {
+        let Config { family, layers, hidden, .. } = self.config;
+        let hint = ModelHint { model_type: family.name(), name: &self.name, layers, hidden };
+        policy::resolve(flags, self.settings.as_ref(), &hint, page_size)
+    }
+
+    /// Brings the weights to `backend`, for positions up to `positions`.
+    pub(crate) fn load<B: Backend>(
+        &self,
+        backend: &mut B,
+        positions: usize,
+        console: Console,
+    ) -> Result<Model<B>> {
+        let bar = console.bar("loading", self.config.layers as u64);
+        let model = Model::load(backend, self.config.clone(), &self.weights, positions, |layers| {
+            bar.set_position(layers as u64)
+        })?;
+        bar.finish_and_clear();
+        Ok(model)
+    }
+
+    /// One line for the report.
+    pub(crate) fn describe(&self) -> String {
+        format!("{}, {} parameters, {}", self.name, report::millions(self.config.parameters()), self.dtype)
+    }
+
+    /// Bytes of weights that a decode step reads: all but an embedding that is not the head, of which it reads a row.
+    pub(crate) fn step_bytes(&self) -> u64 {
+        let Config { vocab, hidden, tied_head, .. } = self.config;
+        let embedding = if tied_head { 0 } else { vocab as u64 * hidden as u64 };
+        (self.config.parameters() - embedding) * self.dtype.bytes() as u64
+    }
+
+    /// Bytes of one token's keys and values in all layers.
+    pub(crate) fn kv_token_bytes(&self) -> u64 {
+        let heads = self.config.heads;
+        (self.config.layers * 2 * heads.kv() * heads.dim() * self.dtype.bytes()) as u64
+    }
+
+    /// The rotary embedding in words.
+    pub(crate) fn rope(&self) -> String {
+        let rope = &self.config.rope;
+        let kind = match rope.kind {
+            RopeKind::Default => "default",
+            RopeKind::Linear { .. } => "linear",
+            RopeKind::Dynamic { .. } => "dynamic",
+            RopeKind::Llama3 { .. } => "llama3",
+            RopeKind::Yarn { .. } => "yarn",
+        };
+        format!("{kind}, theta {}", rope.theta)
+    }
+}
+
+impl Text {
+    /// Ids of a one-turn conversation.
+    ///
+    /// # Errors
+    /// A usage error when the model has no chat template.
+    pub(crate) fn chat(
+        &self,
+        prompt: &str,
+        system: Option<&str>,
+        thinking: Option<OnOff>,
+    ) -> Result<Vec<u32>> {
+        let Some(template) = &self.template else {
+            return Err(Error::usage(
+                "the model has no chat template: leave out --chat, --system and --thinking",
+            ));
+        };
+        let mut messages: Vec<Message> =
+            system.map(|text| Message::new("system", text)).into_iter().collect();
+        messages.push(Message::new("user", prompt));
+        let mut variables = Map::new();
+        if let Some(thinking) = thinking {
+            variables.insert("enable_thinking".into(), Value::Bool(thinking == OnOff::On));
+        }
+        Ok(self.tokenizer.encode_rendered(&template.render(&messages, true, &variables)?)?)
+    }
+}

@@ -1,0 +1,168 @@
+//! From attention flags and a model's lim.json to the settings in force, with errors in the words of the flags.
+
+use lim_kernels::PageSize;
+use lim_select::{Attention, Error as SelectError, Layers, ModelHint, Policy, Settings};
+
+use crate::args::BudgetArgs;
+use crate::error::{Error, Result};
+
+const LAYERS_GRAMMAR: &str = "write dense= and select=, each with layers or ranges: --layers dense=0-1,select=2,12 \
+                              (select=2,12s: layer 12 attends to its own choice)";
+
+/// The settings that flags ask for.
+///
+/// # Errors
+/// When `--layers` does not follow its grammar: the message underlines the part.
+pub(crate) fn from_flags(attention: Option<Policy>, budget: &BudgetArgs) -> Result<Settings> {
+    let layers = budget.layers.as_deref().map(parse_layers).transpose()?;
+    let &BudgetArgs { token_budget, recent_ratio, sinks, .. } = budget;
+    Ok(Settings { policy: attention, token_budget, recent_ratio, sinks, layers })
+}
+
+fn parse_layers(text: &str) -> Result<Layers> {
+    text.parse().map_err(|error| match error {
+        SelectError::Layers { part, column, reason } => {
+            let indent = " ".repeat(column - 1);
+            let marks = "^".repeat(part.chars().count().max(1));
+            Error::Usage(format!("--layers: {reason}\n  {text}\n  {indent}{marks}\n{LAYERS_GRAMMAR}"))
+        }
+        other => Error::Usage(format!("--{other}; {LAYERS_GRAMMAR}")),
+    })
+}
+
+/// What `flags`, completed by the model's own settings, come to for the model.
+///
+/// # Errors
+/// A usage error where a flag is to blame, a failure that names lim.json where that is.
+pub(crate) fn resolve(
+    flags: &Settings,
+    file: Option<&Settings>,
+    hint: &ModelHint<'_>,
+    page_size: PageSize,
+) -> Result<Attention> {
+    let settings = flags.clone().or_else(file.cloned().unwrap_or_default());
+    settings.resolve(hint, page_size).map_err(|error| explain(error, flags))
+}
+
+fn explain(error: SelectError, flags: &Settings) -> Error {
+    let given = |setting: &str| match setting {
+        "token_budget" => flags.token_budget.is_some(),
+        "recent_ratio" => flags.recent_ratio.is_some(),
+        "sinks" => flags.sinks.is_some(),
+        _ => flags.layers.is_some(),
+    };
+    let flag = |setting: &str| format!("--{}", setting.replace('_', "-"));
+    match error {
+        SelectError::NotApplicable { setting, policy, reason } if given(setting) => {
+            let flag = flag(setting);
+            let rest = match policy {
+                Policy::Full => "or choose a policy that selects, such as --attention lim",
+                _ => "or choose a policy that has it, such as --attention lim",
+            };
+            Error::Usage(format!(
+                "{flag} does not go with --attention {policy}: {reason}; leave out {flag}, {rest}"
+            ))
+        }
+        SelectError::Value { setting, got, must } if given(setting) => {
+            Error::Usage(format!("{} is {got}, must be {must}", flag(setting)))
+        }
+        SelectError::Plan(reason) if flags.layers.is_some() => Error::Usage(format!("--layers: {reason}")),
+        other => Error::Failed(format!("the model's lim.json: {other}")),
+    }
+}
+
+/// The settings in one line, as reports print them.
+pub(crate) fn describe(attention: &Attention) -> String {
+    let report = attention.report();
+    let Some(quota) = attention.quota() else { return format!("{}: every token", report.policy) };
+    let mut parts = Vec::new();
+    for (count, what) in [(quota.sinks, "first"), (quota.history, "ranked"), (quota.window, "recent")] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    format!(
+        "{}: {} tokens ({}); {}",
+        report.policy,
+        quota.budget(),
+        parts.join(" + "),
+        layers(&report.dense_layers, &report.select_layers, attention.plan().roles().len())
+    )
+}
+
+fn layers(dense: &[usize], select: &[usize], all: usize) -> String {
+    let dense = if dense.is_empty() { String::new() } else { format!("dense layers {}, ", ranges(dense)) };
+    if select.len() == all {
+        "chosen in every layer".into()
+    } else {
+        format!("{dense}chosen in layers {}", ranges(select))
+    }
+}
+
+/// `0-1,5` of `[0, 1, 5]`.
+pub(crate) fn ranges(layers: &[usize]) -> String {
+    layers
+        .chunk_by(|a, b| a + 1 == *b)
+        .map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            _ => run[0].to_string(),
+        })
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HINT: ModelHint<'_> = ModelHint { model_type: "qwen3", name: "", layers: 8, hidden: 64 };
+
+    fn message(settings: Settings, file: Option<&Settings>) -> (u8, String) {
+        let error = resolve(&settings, file, &HINT, PageSize::default()).expect_err("to be refused");
+        (error.exit_code(), error.to_string())
+    }
+
+    #[test]
+    fn a_flag_without_meaning_is_bad_usage() {
+        let flags = Settings { policy: Some(Policy::Full), token_budget: Some(64), ..Settings::default() };
+        let (code, text) = message(flags, None);
+        assert_eq!(code, 2);
+        assert!(
+            text.starts_with("--token-budget does not go with --attention full: it reads every token"),
+            "{text}"
+        );
+        assert!(text.contains("--attention lim"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_model_file_is_a_failure() {
+        let file = Settings { recent_ratio: Some(2.0), ..Settings::default() };
+        let (code, text) = message(Settings::default(), Some(&file));
+        assert_eq!(code, 1);
+        assert!(text.contains("lim.json") && text.contains("recent_ratio is 2"), "{text}");
+    }
+
+    #[test]
+    fn flags_override_the_model_file() {
+        let file = Settings { token_budget: Some(128), sinks: Some(0), ..Settings::default() };
+        let flags = Settings { token_budget: Some(64), ..Settings::default() };
+        let attention = resolve(&flags, Some(&file), &HINT, PageSize::default()).expect("valid");
+        assert_eq!(
+            describe(&attention),
+            "lim: 64 tokens (48 ranked + 16 recent); dense layers 0-1, chosen in layers 2-3"
+        );
+    }
+
+    #[test]
+    fn layer_errors_underline_the_part() {
+        let error = parse_layers("dense=0,reuse=1").expect_err("no such key");
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("\n  dense=0,reuse=1\n          ^^^^^\n"), "{error}");
+    }
+
+    #[test]
+    fn ranges_are_joined() {
+        assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2,5,7-8");
+        assert_eq!(ranges(&[]), "");
+    }
+}

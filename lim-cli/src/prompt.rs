@@ -1,0 +1,114 @@
+//! Where a prompt comes from, and its way to token ids.
+
+use std::io::Read;
+
+use crate::args::{GenerateArgs, PromptArgs};
+use crate::demo::Problem;
+use crate::error::{Error, Result};
+use crate::open::{Opened, Text};
+
+/// What enters the model.
+#[derive(Debug)]
+pub(crate) struct Prompt {
+    pub(crate) ids: Vec<u32>,
+    /// The problem it states, where the demo model is to solve one.
+    pub(crate) problem: Option<Problem>,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Chat,
+    Raw,
+    Ids,
+}
+
+impl Prompt {
+    /// One line for the report.
+    pub(crate) fn describe(&self) -> String {
+        let form = match self.form {
+            Form::Chat => "in the model's chat template",
+            Form::Raw => "raw",
+            Form::Ids => "ids as given",
+        };
+        format!("{} tokens, {form}", self.ids.len())
+    }
+}
+
+const NO_PROMPT: &str = "no prompt: give PROMPT, - for stdin, --prompt-file or --prompt-ids";
+
+/// The prompt of `generate`; `None` for the text where the embedded model is to solve a sample problem.
+///
+/// # Errors
+/// When there is no prompt for a model of the user's own, it is empty, or it cannot be read or encoded.
+pub(crate) fn for_generate(args: &GenerateArgs, opened: &Opened, text: &Text) -> Result<Prompt> {
+    if let Some(ids) = &args.prompt.prompt_ids {
+        check_ids(ids, opened)?;
+        return Ok(Prompt { ids: ids.clone(), problem: None, form: Form::Ids });
+    }
+    let prompt = match read(&args.prompt)? {
+        Some(prompt) => prompt,
+        None if opened.is_embedded() => Problem::sample(args.sampling.seed.unwrap_or(0)).to_string(),
+        None => return Err(Error::usage(NO_PROMPT)),
+    };
+    let chat = &args.chat;
+    let asks_chat = chat.chat || chat.system.is_some() || chat.thinking.is_some();
+    let (ids, form) = if asks_chat || (text.template.is_some() && !chat.raw) {
+        (text.chat(&prompt, chat.system.as_deref(), chat.thinking)?, Form::Chat)
+    } else {
+        (text.tokenizer.encode(&prompt)?, Form::Raw)
+    };
+    if ids.is_empty() {
+        return Err(Error::usage("the prompt is empty"));
+    }
+    check_ids(&ids, opened)?;
+    let problem = if opened.is_embedded() { Problem::parse(&prompt) } else { None };
+    Ok(Prompt { ids, problem, form })
+}
+
+/// The ids of `score`: a text is encoded with the tokenizer's own special tokens.
+///
+/// # Errors
+/// As [`for_generate`].
+pub(crate) fn for_score(args: &PromptArgs, opened: &Opened) -> Result<Vec<u32>> {
+    let ids = match (&args.prompt_ids, read(args)?) {
+        (Some(ids), _) => ids.clone(),
+        (None, Some(prompt)) => opened.text()?.tokenizer.encode(&prompt)?,
+        (None, None) => return Err(Error::usage(NO_PROMPT)),
+    };
+    check_ids(&ids, opened)?;
+    Ok(ids)
+}
+
+/// The prompt's text, without the line end that files and pipes have at their end.
+fn read(args: &PromptArgs) -> Result<Option<String>> {
+    let prompt = match (&args.prompt, &args.prompt_file) {
+        (Some(prompt), _) if prompt != "-" => prompt.clone(),
+        (Some(_), _) => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map_err(Error::io("stdin"))?;
+            without_line_end(text)
+        }
+        (None, Some(path)) => without_line_end(std::fs::read_to_string(path).map_err(Error::io(path))?),
+        (None, None) => return Ok(None),
+    };
+    if prompt.is_empty() { Err(Error::usage("the prompt is empty")) } else { Ok(Some(prompt)) }
+}
+
+fn without_line_end(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+fn check_ids(ids: &[u32], opened: &Opened) -> Result<()> {
+    let vocab = opened.config.vocab;
+    match ids.iter().find(|&&id| id as usize >= vocab) {
+        Some(id) => Err(Error::usage(format!("token {id} is not in the model's vocabulary of {vocab}"))),
+        None => Ok(()),
+    }
+}

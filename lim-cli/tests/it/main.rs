@@ -1,0 +1,10 @@
+//! The built binary, run as a user runs it.
+
+mod answers;
+mod bench;
+mod channels;
+mod generate;
+mod run;
+mod score;
+mod small;
+mod usage;
