@@ -104,6 +104,14 @@ pub enum Error {
         /// The template's words, or the engine's.
         reason: String,
     },
+    /// A model cannot be had from the hub or its cache.
+    #[error("{model}: {reason}")]
+    Hub {
+        /// Model name.
+        model: String,
+        /// Why, and what would help.
+        reason: String,
+    },
     /// A request, or an engine's size, that cannot be met.
     #[error("{what} {reason}")]
     Request {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::{ChatTemplate, Checkpoint, Config, Error, GenerationConfig, Result, Tokenizer};
+use crate::{ChatTemplate, Checkpoint, Config, Download, Error, GenerationConfig, Hub, Result, Tokenizer};
 
 /// Where a model's files lie. Files are read when they are asked for.
 #[derive(Clone, Debug)]
@@ -28,6 +28,18 @@ impl ModelDir {
             return Err(Error::MissingFile { model, file: "config.json".into() });
         }
         Ok(ModelDir(Place::Directory(path)))
+    }
+
+    /// The model that a user means: a directory, else a repository on the hub (`ORG/NAME`, `ORG/NAME@REVISION`).
+    /// `progress` is told how downloads go.
+    ///
+    /// # Errors
+    /// As [`ModelDir::open`] where there is a directory of that name, else as [`Hub::model`].
+    pub fn find(name: &str, hub: &Hub, progress: &mut dyn FnMut(Download<'_>)) -> Result<Self> {
+        match Path::new(name).is_dir() {
+            true => ModelDir::open(name),
+            false => hub.model(name, progress),
+        }
     }
 
     /// A model whose files are part of the executable: pairs of file name and content.

@@ -12,6 +12,7 @@ use lim_kernels::{DType, HostTensor};
 
 use crate::{Config, Error, Result};
 use files::Files;
+pub(crate) use files::{INDEX, SINGLE, shard_files};
 use names::{EMBEDDING, HEAD, NORM};
 use random::Random;
 

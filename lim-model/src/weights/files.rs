@@ -1,6 +1,6 @@
 //! Safetensors files, mapped into memory or embedded, single or sharded with an index.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +13,10 @@ use super::convert;
 use crate::config::parse_object;
 use crate::{Error, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// The file of an unsharded checkpoint.
+pub(crate) const SINGLE: &str = "model.safetensors";
+/// The index of a sharded one.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// Bytes of the header's length field, before the header.
 const LENGTH_FIELD: usize = 8;
 
@@ -56,10 +58,7 @@ impl Files {
 
     fn open_shards(&mut self, dir: &Path, index: &Path) -> Result<()> {
         let shards = shards(index)?;
-        let mut names: Vec<&str> = shards.values().map(String::as_str).collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
+        for name in shards.values().collect::<BTreeSet<_>>() {
             let path = dir.join(name);
             self.add(&path.display().to_string(), map(&path)?)?;
         }
@@ -184,6 +183,14 @@ fn map(path: &Path) -> Result<Arc<dyn AsRef<[u8]> + Send + Sync>> {
     // cutting it while it is in use is on whoever does that; checkpoints are written once, under a name of their own.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
     Ok(Arc::new(map))
+}
+
+/// Names of the files that a directory's index lists, ascending.
+///
+/// # Errors
+/// When there is no index, or it is malformed.
+pub(crate) fn shard_files(dir: &Path) -> Result<BTreeSet<String>> {
+    Ok(shards(&dir.join(INDEX))?.into_values().collect())
 }
 
 /// Tensor -> shard, by the index file. Shards are plain file names, so an index cannot reach outside the directory.

@@ -4,6 +4,8 @@ mod batching;
 mod config;
 mod generating;
 mod goldens;
+mod hf;
+mod hub;
 mod loading;
 mod rope;
 mod scoring;
