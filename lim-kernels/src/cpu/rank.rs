@@ -25,8 +25,9 @@ fn order(score: f32) -> u32 {
 
 /// The keys of the `want` first of `scores`, in any order; `scores[i]` stands at position `first + i`.
 ///
-/// A histogram of the keys' high bits finds where the cut lies; only what may lie above it is then partitioned.
-pub(super) fn best(scores: &[f32], first: usize, want: usize, out: &mut Vec<u64>) {
+/// A histogram of the keys' high bits finds where the cut lies; only what may lie above it is partitioned, in `room`.
+pub(super) fn best(scores: &[f32], first: usize, want: usize, room: &mut Vec<u64>, out: &mut Vec<u64>) {
+    room.clear();
     out.clear();
     let want = want.min(scores.len());
     if want == 0 {
@@ -44,13 +45,13 @@ pub(super) fn best(scores: &[f32], first: usize, want: usize, out: &mut Vec<u64>
     let least = (cut << CUT) as u32;
     for (i, &score) in scores.iter().enumerate() {
         if order(score) >= least {
-            out.push(key(score, (first + i) as u32));
+            room.push(key(score, (first + i) as u32));
         }
     }
-    if want < out.len() {
-        out.select_nth_unstable_by(want - 1, |a, b| b.cmp(a));
-        out.truncate(want);
+    if want < room.len() {
+        room.select_nth_unstable_by(want - 1, |a, b| b.cmp(a));
     }
+    out.extend_from_slice(&room[..want]);
 }
 
 #[cfg(test)]
@@ -86,8 +87,8 @@ mod tests {
             let mut all: Vec<u64> = scores.iter().enumerate().map(|(i, &s)| key(s, (first + i) as u32)).collect();
             all.sort_unstable_by(|a, b| b.cmp(a));
             all.truncate(want);
-            let mut got = Vec::new();
-            best(&scores, first, want, &mut got);
+            let (mut room, mut got) = (Vec::new(), Vec::new());
+            best(&scores, first, want, &mut room, &mut got);
             got.sort_unstable_by(|a, b| b.cmp(a));
             prop_assert_eq!(got, all);
         }

@@ -17,6 +17,8 @@ const FIRST_RANKS: usize = 32;
 /// Memory kept between selections.
 #[derive(Default)]
 pub(super) struct Room {
+    /// Keys being ranked, by thread.
+    ranking: Vec<Vec<u64>>,
     /// Ranked keys by list: (sequence, head).
     lists: Vec<Vec<u64>>,
     /// Chosen positions as bits, by sequence.
@@ -77,15 +79,15 @@ impl Cpu {
         };
         match pick {
             Pick::Union(scores) => self.union(&rule, scores),
-            Pick::PerQueryHead(scores) => self.per_head(&rule, |seq, head, list| {
+            Pick::PerQueryHead(scores) => self.per_head(&rule, scores.tokens, |seq, head, room, list| {
                 let (first, last) = rule.candidates(seq);
-                best(&scores.head(seq, head)[first..last], first, quota.history, list);
+                best(&scores.head(seq, head)[first..last], first, quota.history, room, list);
                 list.iter_mut().for_each(|key| *key = position(*key).into());
                 list.sort_unstable();
                 rule.write(seq, seq * heads.query() + head, list.iter().map(|&t| t as u32));
             }),
-            Pick::Pages(scores) => self.per_head(&rule, |seq, head, list| {
-                rule.pages(seq, head, scores.head(seq, head), list);
+            Pick::Pages(scores) => self.per_head(&rule, scores.tokens, |seq, head, room, list| {
+                rule.pages(seq, head, scores.head(seq, head), room, list);
             }),
             Pick::Nothing => {
                 for &seq in &self.select.pending {
@@ -96,15 +98,23 @@ impl Cpu {
         Ok(())
     }
 
-    /// Runs `choose(sequence, head, scratch)` for all heads of the pending sequences.
-    fn per_head(&mut self, rule: &Rule<'_>, choose: impl Fn(usize, usize, &mut Vec<u64>) + Sync) {
-        let heads = rule.heads.query();
-        let Room { lists, pending, .. } = &mut self.select;
-        lists.resize_with(lists.len().max(pending.len() * heads), Vec::new);
-        let lists = Parts::new(lists);
-        self.pool.run(pending.len() * heads, |task, _| {
-            // SAFETY: this task alone uses its list.
-            choose(pending[task / heads], task % heads, unsafe { &mut lists.slice(task, 1)[0] });
+    /// Runs `choose(sequence, head, room, list)` for all heads of the pending sequences: room for the keys of `tokens`
+    /// scores, a list for those that are kept. Both take their memory once, however many tokens there are now.
+    fn per_head(
+        &mut self,
+        rule: &Rule<'_>,
+        tokens: usize,
+        choose: impl Fn(usize, usize, &mut Vec<u64>, &mut Vec<u64>) + Sync,
+    ) {
+        let (heads, kept) = (rule.heads.query(), rule.quota.budget());
+        let Room { ranking, lists, pending, .. } = &mut self.select;
+        grow(ranking, self.pool.threads(), tokens);
+        grow(lists, rule.lens.len() * heads, kept);
+        let (ranking, lists) = (Parts::new(ranking), Parts::new(lists));
+        self.pool.run(pending.len() * heads, |task, thread| {
+            // SAFETY: a thread uses its own room, a task its own list.
+            let (room, list) = unsafe { (&mut ranking.slice(thread, 1)[0], &mut lists.slice(task, 1)[0]) };
+            choose(pending[task / heads], task % heads, room, list);
         });
     }
 
@@ -113,13 +123,13 @@ impl Cpu {
         let (heads, history) = (rule.heads.query(), rule.quota.history);
         let mut ranks = (2 * history.div_ceil(heads)).max(FIRST_RANKS).min(history);
         while !self.select.pending.is_empty() {
-            self.per_head(rule, |seq, head, list| {
+            self.per_head(rule, scores.tokens, |seq, head, room, list| {
                 let (first, last) = rule.candidates(seq);
-                best(&scores.head(seq, head)[first..last], first, ranks, list);
+                best(&scores.head(seq, head)[first..last], first, ranks, room, list);
                 list.sort_unstable_by(|a, b| b.cmp(a));
             });
-            let Room { lists, chosen, pending } = &mut self.select;
-            chosen.resize_with(chosen.len().max(pending.len()), Vec::new);
+            let Room { lists, chosen, pending, .. } = &mut self.select;
+            grow(chosen, rule.lens.len(), scores.tokens.div_ceil(64));
             let bits = Parts::new(chosen);
             self.pool.run(pending.len(), |i, _| {
                 let seq = pending[i];
@@ -141,6 +151,14 @@ impl Cpu {
             });
             ranks = (ranks * 4).min(history);
         }
+    }
+}
+
+/// At least `count` vectors with room for `len` elements each.
+fn grow(vectors: &mut Vec<Vec<u64>>, count: usize, len: usize) {
+    vectors.resize_with(vectors.len().max(count), Vec::new);
+    for vector in &mut vectors[..count] {
+        vector.reserve(len.saturating_sub(vector.len()));
     }
 }
 
@@ -198,10 +216,10 @@ impl Rule<'_> {
     }
 
     /// Quest: the last page and the `K / page_size - 1` best others, all their tokens.
-    fn pages(&self, seq: usize, head: usize, scores: &[f32], list: &mut Vec<u64>) {
+    fn pages(&self, seq: usize, head: usize, scores: &[f32], room: &mut Vec<u64>, list: &mut Vec<u64>) {
         let Some((_, others)) = scores.split_last() else { return };
         let pages = (self.quota.budget() / self.page_size).max(1);
-        best(others, 0, pages - 1, list);
+        best(others, 0, pages - 1, room, list);
         list.iter_mut().for_each(|key| *key = position(*key).into());
         list.push(others.len() as u64);
         list.sort_unstable();
