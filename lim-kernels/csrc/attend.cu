@@ -49,13 +49,13 @@ __global__ void __launch_bounds__(WARPS * WARP, 1)
   using Shape = AttendShape<T, D, NT, WARPS, STAGES>;
   extern __shared__ __align__(16) char shared[];
   __shared__ bool last;
-  await_dependencies();
-  allow_dependents();
+  Gate gate;
+  if (!a.early) gate.open();
   int warp = threadIdx.x / WARP, group = a.heads / a.kv.kv_heads;
   char *mine = shared + warp * Shape::PER_WARP;
   const float *states = reinterpret_cast<const float *>(shared);  // [warp][head][PITCH], warps PER_WARP bytes apart
   constexpr int WARP_PITCH = Shape::PER_WARP / 4;
-  Schedule schedule(a.batch, a.selection, plan.cut, a.kv.kv_heads, a.heads);
+  Schedule schedule(a.batch, a.selection, plan.cut, a.kv.kv_heads, a.heads, 0);
   Unit u;
   for (int index = blockIdx.x; schedule.find(index, u); index += gridDim.x) {
     bool per_head = u.lanes != a.kv.kv_heads;  // lanes are query heads
@@ -76,11 +76,12 @@ __global__ void __launch_bounds__(WARPS * WARP, 1)
                       : nullptr;
     from.begin = u.chunk * u.length;
     from.end = min(from.begin + u.length, from.tokens.count);
+    from.newest = u.n - 1;
 
     const T *q = static_cast<const T *>(a.q) + static_cast<long long>(u.seq) * a.q_stride + head * D;
     {
-      typename Shape::Warp attention(mine, q, heads);
-      attention.run(from, heads, a.scale * 1.4426950408889634f, warp, WARPS);
+      typename Shape::Warp attention(mine);
+      attention.run(from, q, heads, a.scale * 1.4426950408889634f, warp, WARPS, gate);
       attention.store(reinterpret_cast<float *>(mine));
     }
     if (a.counters && u.chunk == 0 && threadIdx.x == 0) {
@@ -145,6 +146,7 @@ __global__ void __launch_bounds__(WARPS * WARP, 1)
     }
     __syncthreads();
   }
+  gate.open();
 }
 
 struct AttendSize {

@@ -21,6 +21,7 @@ template <class T> struct Source {
   float *scores;           // of the first query head, position 0
   long long score_stride;
   int begin, end;          // list entries of the chunk
+  int newest;              // position that the kernel before this one may still be writing
 };
 
 // Softmax state as other warps see it in shared memory: [head][PITCH], D sums, then m (in units of log 2), then l.
@@ -38,13 +39,19 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
   uint32_t q[NT][STEPS][2];
   uint32_t queue;  // shared address of this warp's queue
 
-  // q_rows: the first query head, [heads][D].
-  __device__ WarpAttention(char *shared, const T *q_rows, int heads) : queue(shared_address(shared)) {
-    int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+  __device__ WarpAttention(char *shared) : queue(shared_address(shared)) {
 #pragma unroll
     for (int t = 0; t < NT; t++) {
       m[t][0] = m[t][1] = NEG_INF;
       l[t][0] = l[t][1] = 0;
+    }
+  }
+
+  // q_rows: the first query head, [heads][D].
+  __device__ void load_queries(const T *q_rows, int heads) {
+    int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
+#pragma unroll
+    for (int t = 0; t < NT; t++) {
       bool there = t * 8 + g < heads;
       const T *row = q_rows + (t * 8 + g) * D;
 #pragma unroll
@@ -186,24 +193,33 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
       }
   }
 
-  // Takes tiles first, first + step, ... of the chunk.
-  __device__ void run(const Source<T> &from, int heads, float scale, int first, int step) {
+  // Takes tiles first, first + step, ... of the chunk. Tiles that cannot hold the newest token are under way before
+  // the gate opens.
+  __device__ void run(const Source<T> &from, const T *q_rows, int heads, float scale, int first, int step,
+                      Gate &gate) {
     int lane = threadIdx.x % TILE;
     int tiles = max(0, ceil_div(ceil_div(from.end - from.begin, TILE) - first, step));
-    if (tiles == 0) return;
+    if (tiles == 0) return gate.open();
     auto entry = [&](int i) { return from.begin + (first + i * step) * TILE + lane; };
     int rows[STAGES];
+    bool old[STAGES];
 #pragma unroll
     for (int i = 0; i < STAGES; i++) rows[i] = from.tokens.position(entry(i));
 #pragma unroll
-    for (int i = 0; i < STAGES; i++) rows[i] = from.tokens.row(rows[i]);
+    for (int i = 0; i < STAGES; i++) {
+      old[i] = __all_sync(FULL, rows[i] != from.newest);
+      rows[i] = from.tokens.row(rows[i]);
+    }
 #pragma unroll
     for (int i = 0; i < STAGES; i++) {
+      if (!old[i]) gate.open();
       if (i < tiles) copy_keys(from, rows[i], i);
       commit_copies();
       if (i < tiles) copy_values(from, rows[i], i);
       commit_copies();
     }
+    gate.open();
+    load_queries(q_rows, heads);
     // The next tile to copy, looked up one turn ahead; its position is read two turns ahead.
     int row = from.tokens.row(from.tokens.position(entry(STAGES)));
     int position = from.tokens.position(entry(STAGES + 1));
@@ -257,13 +273,14 @@ template <int D, int NT, int STAGES> struct WarpAttention<float, D, NT, STAGES> 
   static constexpr int PART = (D + WARP - 1) / WARP;  // dims of a lane: lane, lane + 32, ...
   float acc[NT * 8][PART] = {};
   float m[NT * 8], l[NT * 8];
-  const float *q;
 
-  __device__ WarpAttention(char *, const float *q_rows, int) : q(q_rows) {
+  __device__ WarpAttention(char *) {
     for (int h = 0; h < NT * 8; h++) m[h] = NEG_INF, l[h] = 0;
   }
 
-  __device__ void run(const Source<float> &from, int heads, float scale, int first, int step) {
+  __device__ void run(const Source<float> &from, const float *q, int heads, float scale, int first, int step,
+                      Gate &gate) {
+    gate.open();
     int lane = threadIdx.x % WARP;
     for (int tile = from.begin + first * TILE; tile < from.end; tile += step * TILE) {
       for (int i = tile; i < min(tile + TILE, from.end); i++) {

@@ -99,6 +99,17 @@ __device__ inline void allow_dependents() {
 #endif
 }
 
+// The point before which a kernel may not touch what the kernel before it writes.
+struct Gate {
+  bool closed = true;
+  __device__ void open() {
+    if (!closed) return;
+    await_dependencies();
+    allow_dependents();
+    closed = false;
+  }
+};
+
 // What the host side of a launcher needs to know of the current device.
 struct Machine {
   int sms;           // streaming multiprocessors

@@ -212,6 +212,8 @@ typedef struct {
   lim_i64 scratch_bytes;    /* >= lim_attend_scratch(args) */
   lim_i32 heads;
   lim_i32 q_stride;         /* a multiple of 8 */
+  lim_i32 early;            /* 1: the kernel before this one in the stream is lim_append and nothing else came between,
+                               so all but q and each sequence's newest token may be read before it has finished */
   float scale;
 } lim_attend_args;
 
@@ -232,6 +234,7 @@ typedef struct {
   lim_i32 heads;
   lim_i32 q_stride;    /* a multiple of 8 */
   lim_i32 of;          /* LIM_SCORE_TOKENS or LIM_SCORE_PAGES */
+  lim_i32 budget;      /* K: sequences with n <= K are not scored */
 } lim_score_args;
 
 lim_i32 lim_score(const lim_score_args *args, void *stream);

@@ -44,12 +44,14 @@ struct Schedule {
   const lim_selection &selection;
   Cut cut;
   int kv_heads, heads;
+  int above;                           // sequences with n <= above have no units
   int seq0 = 0, before = 0;            // sequences and units before the 32 in hand
   int n, tokens, lanes, chunks, upto;  // of this thread's sequence; upto: units of the 32 up to and with it
   bool dense;
 
-  __device__ Schedule(const lim_batch &batch, const lim_selection &selection, Cut cut, int kv_heads, int heads)
-      : batch(batch), selection(selection), cut(cut), kv_heads(kv_heads), heads(heads) {
+  __device__ Schedule(const lim_batch &batch, const lim_selection &selection, Cut cut, int kv_heads, int heads,
+                      int above)
+      : batch(batch), selection(selection), cut(cut), kv_heads(kv_heads), heads(heads), above(above) {
     take();
   }
 
@@ -61,7 +63,7 @@ struct Schedule {
     dense = count < 0;
     // Sets of one sequence may differ in size, so their common cut is that of the largest possible.
     tokens = dense ? n : selection.kind == LIM_SHARED ? count : min(n, selection.capacity);
-    if (n == 0) tokens = 0;
+    if (n <= above) tokens = 0;
     lanes = !dense && selection.kind == LIM_PER_QUERY_HEAD ? heads : kv_heads;
     chunks = tokens ? ceil_div(tokens, chunk_tokens(cut, tokens)) : 0;
     upto = lanes * chunks;

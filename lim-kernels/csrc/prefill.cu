@@ -189,8 +189,8 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP)
 template <int D>
 __global__ void __launch_bounds__(PREFILL_WARPS *WARP)
     prefill_f32_kernel(const __grid_constant__ lim_prefill_args a, int shift) {
-  await_dependencies();
-  allow_dependents();
+  Gate gate;
+  gate.open();
   int row = blockIdx.x, head = blockIdx.y * PREFILL_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   int seq = a.batch.seq[row], pos = a.batch.pos[row];
   if (head >= a.heads || a.batch.len[seq] == 0) return;
@@ -200,8 +200,9 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP)
   from.keys = static_cast<const float *>(a.kv.pages) + head / (a.heads / a.kv.kv_heads) * D;
   from.values = from.keys + static_cast<long long>(a.kv.page_size) * from.width;
   from.end = pos + 1;
-  WarpAttention<float, D, 1, 1> attention(nullptr, static_cast<const float *>(a.q) + static_cast<long long>(row) * a.q_stride + head * D, 1);
-  attention.run(from, 1, a.scale * 1.4426950408889634f, 0, 1);
+  const float *q = static_cast<const float *>(a.q) + static_cast<long long>(row) * a.q_stride + head * D;
+  WarpAttention<float, D, 1, 1> attention(nullptr);
+  attention.run(from, q, 1, a.scale * 1.4426950408889634f, 0, 1, gate);
   float *out = static_cast<float *>(a.out) + (static_cast<long long>(row) * a.heads + head) * D;
 #pragma unroll
   for (int x = 0; x < attention.PART; x++)

@@ -2,6 +2,7 @@
 //   tokens: score[s][h][t] = q_h . k_t
 //   pages (Quest):  score[s][h][p] = sum_i max(q_i min_i, q_i max_i) = q- . min_p + q+ . max_p,  q- = min(q, 0),
 //           q+ = max(q, 0): two dot products, so that pages go through the same tensor-core path as tokens.
+// Sequences with n <= budget are attended densely and not scored.
 //
 // Layouts: q [seqs][q_stride], scores [seqs][heads][stride].
 // Grid: as many blocks as run at once, walking through units (sequence x KV head x run of tokens or pages); a warp takes
@@ -30,7 +31,9 @@ template <class T, int D, int NT> struct WarpScore {
   __device__ static void run(char *shared, const T *q, int heads, const T *base, int width, long long second,
                              bool pages, Rows rows, int begin, int end, float *out, long long stride) {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % TILE;
-    Warp lower(shared, q, heads), upper(shared, q, heads);
+    Warp lower(shared), upper(shared);
+    lower.load_queries(q, heads);
+    upper.load_queries(q, heads);
     if (pages) {
 #pragma unroll
       for (int t = 0; t < NT; t++)
@@ -110,7 +113,7 @@ __global__ void __launch_bounds__(SCORE_WARPS *WARP)
   int group = a.heads / a.kv.kv_heads, width = a.kv.kv_heads * D;
   // Units are cut by tokens for both kinds: a run of tokens, or the pages that start in it.
   lim_selection all = {};
-  Schedule schedule(a.batch, all, cut, a.kv.kv_heads, a.heads);
+  Schedule schedule(a.batch, all, cut, a.kv.kv_heads, a.heads, a.budget);
   Unit u;
   for (int index = blockIdx.x; schedule.find(index, u); index += gridDim.x) {
     int begin = u.chunk * u.length, end = min(begin + u.length, u.n), head = u.lane * group;
