@@ -66,30 +66,37 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
     }
   }
 
-  // rows: lane i < 16 holds the row of the tile's token i.
-  __device__ void copy_keys(const Source<T> &from, int rows, int stage) {
-    int lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
-    uint32_t to = queue + stage * 2 * HALF;
+  // Shared bytes from the start of a tile half to 16-byte chunk `chunk` of row `row`. The rows that one quarter of a
+  // warp reads together lie in different banks: g and g + 1 of the keys, 2c for all c of the values.
+  static constexpr int CHUNKS = D / 8;
+  static constexpr bool SWIZZLED = CHUNKS % 8 == 0;
+  __device__ static int key_at(int row, int chunk) {
+    return (row * CHUNKS + (SWIZZLED ? chunk ^ (row % 2 * 4) : chunk)) * 16;
+  }
+  __device__ static int value_at(int row, int chunk) {
+    return (row * CHUNKS + (SWIZZLED ? chunk ^ (row / 2 % 4 * 2) : chunk)) * 16;
+  }
+
+  // rows: lane i < 16 holds the row of the tile's token i. Lanes next to each other copy pieces next to each other:
+  // a quarter of a warp asks for 128 contiguous bytes at a time.
+  template <class At> __device__ static void copy(uint32_t to, const T *from, int rows, int width, At at) {
+    __syncwarp();
 #pragma unroll
-    for (int r = 0; r < 2; r++) {
-      const T *row = from.keys + static_cast<long long>(__shfl_sync(FULL, rows, g + r * 8)) * from.width;
-#pragma unroll
-      for (int p = 0; p < KP; p++) copy_async<16>(to + (p * 2 + r) * 512 + lane * 16, row + p * 32 + c * 8);
-      if constexpr (KTAIL) copy_async<8>(to + KP * 1024 + r * 256 + lane * 8, row + KP * 32 + c * 4);
+    for (int x = 0; x < TILE * CHUNKS / WARP; x++) {
+      int i = x * WARP + threadIdx.x % WARP, row = i / CHUNKS, chunk = i % CHUNKS;
+      copy_async<16>(to + at(row, chunk), from + static_cast<long long>(__shfl_sync(FULL, rows, row)) * width + chunk * 8);
     }
   }
+  __device__ void copy_keys(const Source<T> &from, int rows, int stage) {
+    copy(queue + stage * 2 * HALF, from.keys, rows, from.width, key_at);
+  }
   __device__ void copy_values(const Source<T> &from, int rows, int stage) {
-    int lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
-    uint32_t to = queue + stage * 2 * HALF + HALF;
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-      int token = 2 * c + r % 2 + r / 2 * 8;
-      const T *row = from.values + static_cast<long long>(__shfl_sync(FULL, rows, token)) * from.width;
-#pragma unroll
-      for (int b = 0; b < VB; b++) copy_async<16>(to + (b * 4 + r) * 512 + lane * 16, row + b * 64 + g * 8);
-      if constexpr (VTAIL)
-        copy_async<VTAIL * 2>(to + VB * 2048 + r * WARP * VTAIL * 2 + lane * VTAIL * 2, row + VB * 64 + g * VTAIL);
-    }
+    copy(queue + stage * 2 * HALF + HALF, from.values, rows, from.width, value_at);
+  }
+  // Waits for all but the latest N groups of this warp.
+  template <int N> __device__ static void arrive() {
+    await_copies<N>();
+    __syncwarp();
   }
 
   template <int WORDS> __device__ static void read(uint32_t (&x)[WORDS], uint32_t from) {
@@ -103,14 +110,14 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
 
   // s[t][..]: raw scores of tokens g (0, 1) and g + 8 (2, 3), heads 8 t + 2 c and the next.
   __device__ void dot(float (&s)[NT][4], int stage) {
-    int lane = threadIdx.x % WARP;
+    int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     uint32_t from = queue + stage * 2 * HALF;
     float odd[NT][4] = {};  // a second chain halves the latency
 #pragma unroll
     for (int p = 0; p < KP; p++) {
       uint32_t a[4], b[4];
-      read(a, from + (p * 2) * 512 + lane * 16);
-      read(b, from + (p * 2 + 1) * 512 + lane * 16);
+      read(a, from + key_at(g, p * 4 + c));
+      read(b, from + key_at(g + 8, p * 4 + c));
 #pragma unroll
       for (int t = 0; t < NT; t++) {
         mma<T>(s[t], a[0], b[0], a[1], b[1], q[t][2 * p][0], q[t][2 * p][1]);
@@ -119,8 +126,8 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
     }
     if constexpr (KTAIL) {
       uint32_t a[2], b[2];
-      read(a, from + KP * 1024 + lane * 8);
-      read(b, from + KP * 1024 + 256 + lane * 8);
+      read(a, from + key_at(g, KP * 4) + c * 8);
+      read(b, from + key_at(g + 8, KP * 4) + c * 8);
 #pragma unroll
       for (int t = 0; t < NT; t++) mma<T>(s[t], a[0], b[0], a[1], b[1], q[t][2 * KP][0], q[t][2 * KP][1]);
     }
@@ -157,10 +164,12 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
     }
   }
 
-  template <int WORDS> __device__ void add(uint32_t from, int step, const uint32_t (&p)[NT][2]) {
+  // from: values of the tile; chunk: where this thread's dims lie in a row, `skip` bytes further.
+  template <int WORDS>
+  __device__ void add(uint32_t from, int chunk, int skip, int step, const uint32_t (&p)[NT][2]) {
     uint32_t v[4][WORDS];
 #pragma unroll
-    for (int r = 0; r < 4; r++) read(v[r], from + r * WARP * WORDS * 4);
+    for (int r = 0; r < 4; r++) read(v[r], from + value_at(threadIdx.x % 4 * 2 + r % 2 + r / 2 * 8, chunk) + skip);
 #pragma unroll
     for (int w = 0; w < WORDS; w++) {
       uint32_t a0 = __byte_perm(v[0][w], v[1][w], 0x5410), a1 = __byte_perm(v[0][w], v[1][w], 0x7632);
@@ -170,7 +179,7 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
     }
   }
   __device__ void weigh(const float (&s)[NT][4], int stage) {
-    int lane = threadIdx.x % WARP;
+    int g = threadIdx.x % WARP / 4;
     uint32_t p[NT][2], from = queue + stage * 2 * HALF + HALF;
 #pragma unroll
     for (int t = 0; t < NT; t++) {
@@ -178,8 +187,8 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
       p[t][1] = transpose8x8(pack<T>(s[t][2], s[t][3]));
     }
 #pragma unroll
-    for (int b = 0; b < VB; b++) add<4>(from + b * 2048 + lane * 16, b * 4, p);
-    if constexpr (VTAIL) add<VTAIL / 2>(from + VB * 2048 + lane * VTAIL * 2, VB * 4, p);
+    for (int b = 0; b < VB; b++) add<4>(from, b * 8 + g, 0, b * 4, p);
+    if constexpr (VTAIL) add<VTAIL / 2>(from, VB * 8 + g * VTAIL / 8, g * VTAIL % 8 * 2, VB * 4, p);
   }
 
   __device__ void write_scores(const Source<T> &from, const float (&s)[NT][4], int first, int valid, int heads) {
@@ -227,13 +236,13 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
       int start = from.begin + (first + i * step) * TILE, valid = min(TILE, from.end - start);
       bool more = i + STAGES < tiles;
       float s[NT][4] = {};
-      await_copies<2 * STAGES - 1>();
+      arrive<2 * STAGES - 1>();
       dot(s, stage);
       if (more) copy_keys(from, row, stage);
       commit_copies();
       if (from.scores) write_scores(from, s, start, valid, heads);
       soften(s, scale, valid);
-      await_copies<2 * STAGES - 1>();
+      arrive<2 * STAGES - 1>();
       weigh(s, stage);
       if (more) copy_values(from, row, stage);
       commit_copies();

@@ -69,7 +69,7 @@ template <class T, int D, int NT> struct WarpScore {
     int stage = 0;
     for (int tile = warp; begin + tile * TILE < end; tile += SCORE_WARPS) {
       float s[NT][4] = {};
-      await_copies<STAGES - 1>();
+      Warp::template arrive<STAGES - 1>();
       lower.dot(s, stage);
       if (pages) upper.dot(s, stage);
       copy(tile + STAGES * SCORE_WARPS, stage);
