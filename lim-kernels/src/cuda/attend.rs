@@ -1,8 +1,153 @@
 //! See [`Attend`].
 
-use super::Cuda;
-use crate::{Attend, Result};
+use super::{Cuda, CudaBatch, CudaRows, ffi};
+use crate::{Attend, DType, Error, Heads, Over, Result, Tensor};
 
-pub(super) fn attend(cuda: &mut Cuda, _op: Attend<'_, Cuda>) -> Result<()> {
-    Err(cuda.not_built("attend"))
+const OP: &str = "attend";
+
+/// Launches `lim_attend` for a decode step, `lim_prefill` otherwise.
+pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
+    let Attend { q, kv, heads, scale, batch, over, layer, counters, out } = op;
+    let layout = kv.layout();
+    same_heads(OP, heads, layout.heads)?;
+    width(OP, "output rows", out.shape(), [batch.rows(), heads.query() * heads.dim()])?;
+    activation(OP, out.data(), layout.dtype)?;
+    let (queries, q_stride) = query_rows(OP, q, heads, batch, layout.dtype)?;
+    if !batch.is_decode() {
+        return match over {
+            Over::Dense => {
+                prefill(cuda, op_args(kv.raw(), batch, queries, q_stride, heads, scale, out), layout.dtype)
+            }
+            _ => Err(Error::Range {
+                op: OP,
+                what: "rows of a step with scores or a selection",
+                got: batch.rows() as u64,
+                must: format!("one a sequence, {}", batch.seqs()),
+            }),
+        };
+    }
+    let mut args = ffi::lim_attend_args {
+        kv: kv.raw(),
+        batch: batch.raw(),
+        q: queries,
+        out: out.data().data.ptr().cast(),
+        scores: ffi::lim_scores { data: std::ptr::null_mut(), stride: 0 },
+        selection: NO_SELECTION,
+        counters: counters.attended(layer, heads.query())?,
+        scratch: std::ptr::null_mut(),
+        scratch_bytes: 0,
+        heads: int(heads.query()),
+        q_stride,
+        early: i32::from(cuda.follows_append()),
+        scale,
+    };
+    match over {
+        Over::Dense => {}
+        Over::DenseScored(scores) => {
+            let expected = [batch.seqs(), heads.query(), batch.capacity().tokens];
+            covers("scores", scores.shape(), expected, scores.shape()[1] == heads.query())?;
+            args.scores = scores.raw();
+        }
+        Over::Selected(selection) => {
+            let sets = selection.kind().count(heads);
+            covers("selection", selection.shape(), [batch.seqs(), sets, 1], selection.shape()[1] == sets)?;
+            args.selection = selection.raw();
+        }
+    }
+    // SAFETY: reads the plain values of `args` alone.
+    let bytes = unsafe { ffi::lim_attend_scratch(&args) };
+    match usize::try_from(bytes) {
+        Ok(bytes) => args.scratch = cuda.attend_scratch(bytes)?.cast(),
+        Err(_) => return cuda.check(OP, layout.dtype, bytes as i32),
+    }
+    args.scratch_bytes = bytes;
+    let stream = cuda.launch_stream()?;
+    // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
+    let status = unsafe { ffi::lim_attend(&args, stream) };
+    cuda.check(OP, layout.dtype, status)
+}
+
+const NO_SELECTION: ffi::lim_selection = ffi::lim_selection {
+    ids: std::ptr::null_mut(),
+    count: std::ptr::null_mut(),
+    sets: 0,
+    kind: ffi::LIM_SHARED,
+    capacity: 0,
+};
+
+fn op_args(
+    kv: ffi::lim_kv,
+    batch: &CudaBatch,
+    q: *const std::ffi::c_void,
+    q_stride: i32,
+    heads: Heads,
+    scale: f32,
+    out: &Tensor<CudaRows, 2>,
+) -> ffi::lim_prefill_args {
+    let out = out.data().data.ptr().cast();
+    ffi::lim_prefill_args { kv, batch: batch.raw(), q, out, heads: int(heads.query()), q_stride, scale }
+}
+
+fn prefill(cuda: &mut Cuda, args: ffi::lim_prefill_args, dtype: DType) -> Result<()> {
+    let stream = cuda.launch_stream()?;
+    // SAFETY: every pointer is device memory of the extents that `attend` checked, alive in its argument; the context
+    // is current.
+    let status = unsafe { ffi::lim_prefill(&args, stream) };
+    cuda.check("prefill attention", dtype, status)
+}
+
+/// Address of the queries and elements from one row to the next.
+pub(super) fn query_rows(
+    op: &'static str,
+    q: &Tensor<CudaRows, 2>,
+    heads: Heads,
+    batch: &CudaBatch,
+    dtype: DType,
+) -> Result<(*const std::ffi::c_void, i32)> {
+    let [rows, stride] = q.shape();
+    if rows < batch.rows() || stride < heads.query() * heads.dim() {
+        let expected = vec![batch.rows(), heads.query() * heads.dim()];
+        return Err(Error::Shape { op, operand: "query rows", got: vec![rows, stride], expected });
+    }
+    activation(op, q.data(), dtype)?;
+    Ok((q.data().data.ptr().cast_const().cast(), int(stride)))
+}
+
+/// Rows are of the cache's element type.
+pub(super) fn activation(op: &'static str, rows: &CudaRows, dtype: DType) -> Result<()> {
+    if rows.dtype == dtype { Ok(()) } else { Err(Error::DType { op, dtype: rows.dtype }) }
+}
+
+/// `shape` has the wanted width and at least the wanted rows.
+pub(super) fn width(
+    op: &'static str,
+    operand: &'static str,
+    shape: [usize; 2],
+    wanted: [usize; 2],
+) -> Result<()> {
+    if shape[0] >= wanted[0] && shape[1] == wanted[1] {
+        return Ok(());
+    }
+    Err(Error::Shape { op, operand, got: shape.to_vec(), expected: wanted.to_vec() })
+}
+
+/// The cache was made for these KV heads.
+pub(super) fn same_heads(op: &'static str, heads: Heads, cache: Heads) -> Result<()> {
+    if (heads.kv(), heads.dim()) == (cache.kv(), cache.dim()) {
+        return Ok(());
+    }
+    let (got, expected) = (vec![heads.kv(), heads.dim()], vec![cache.kv(), cache.dim()]);
+    Err(Error::Shape { op, operand: "kv heads and head_dim", got, expected })
+}
+
+fn covers(operand: &'static str, shape: [usize; 3], wanted: [usize; 3], same: bool) -> Result<()> {
+    if same && shape.iter().zip(wanted).all(|(have, want)| *have >= want) {
+        return Ok(());
+    }
+    Err(Error::Shape { op: OP, operand, got: shape.to_vec(), expected: wanted.to_vec() })
+}
+
+/// Extents on the device are 32-bit; an extent beyond that is refused there as out of range.
+pub(super) fn int(value: usize) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
 }

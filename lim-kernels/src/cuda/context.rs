@@ -1,5 +1,6 @@
 //! The execution context: device, stream, activation type, scratch.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
@@ -15,6 +16,10 @@ pub struct Cuda {
     dtype: DType,
     name: String,
     scratch: Option<Buffer<u8>>,
+    /// Attention's own, whose counters every launch leaves at zero.
+    attend_scratch: Option<Buffer<u8>>,
+    /// Whether the last kernel launched is append's.
+    appended: Cell<bool>,
     /// Scratch that was outgrown: captured graphs may still write to it.
     outgrown: Vec<Buffer<u8>>,
 }
@@ -46,7 +51,16 @@ impl Cuda {
         let stream = context.new_stream().map_err(|e| failed(words(e)))?;
         let name = context.name().map_err(|e| failed(words(e)))?;
         let name = format!("{device} ({name})");
-        Ok(Cuda { context, stream, dtype, name, scratch: None, outgrown: Vec::new() })
+        Ok(Cuda {
+            context,
+            stream,
+            dtype,
+            name,
+            scratch: None,
+            attend_scratch: None,
+            appended: Cell::new(false),
+            outgrown: Vec::new(),
+        })
     }
 
     /// Type of weights and activations.
@@ -78,10 +92,21 @@ impl Cuda {
         &self.stream
     }
 
-    /// The stream as launchers take it, with the context made current for this thread.
+    /// The stream as launchers take it, with the context made current for this thread. For every launch anew.
     pub(super) fn launch_stream(&self) -> Result<*mut std::ffi::c_void> {
+        self.appended.set(false);
         self.context.bind_to_thread().map_err(|e| self.driver_error(e))?;
         Ok(self.stream.cu_stream().cast())
+    }
+
+    /// Notes that the kernel just launched is append's.
+    pub(super) fn note_append(&self) {
+        self.appended.set(true);
+    }
+
+    /// Whether append's kernel is the last one launched.
+    pub(super) fn follows_append(&self) -> bool {
+        self.appended.get()
     }
 
     pub(super) fn driver_error(&self, e: DriverError) -> Error {
@@ -91,14 +116,27 @@ impl Cuda {
     /// Scratch of at least `bytes` bytes with any contents, good until the next launch. It grows when first asked
     /// for more, which must not happen during graph capture: run the step once before capturing it.
     pub(super) fn scratch(&mut self, bytes: usize) -> Result<*mut u8> {
-        if let Some(buffer) = self.scratch.as_ref().filter(|b| b.len() >= bytes) {
-            return Ok(buffer.ptr());
-        }
-        let old = self.scratch.take();
+        let held = self.scratch.take();
+        let buffer = self.grown(held, bytes)?;
+        Ok(self.scratch.insert(buffer).ptr())
+    }
+
+    /// [`Self::scratch`] for attention: zeroed when made, and nothing but attention writes there.
+    pub(super) fn attend_scratch(&mut self, bytes: usize) -> Result<*mut u8> {
+        let held = self.attend_scratch.take();
+        let buffer = self.grown(held, bytes)?;
+        Ok(self.attend_scratch.insert(buffer).ptr())
+    }
+
+    /// `held` if it is large enough, else a larger zeroed one.
+    fn grown(&mut self, held: Option<Buffer<u8>>, bytes: usize) -> Result<Buffer<u8>> {
+        let old = match held {
+            Some(buffer) if buffer.len() >= bytes => return Ok(buffer),
+            old => old,
+        };
         let bytes = bytes.max(2 * old.as_ref().map_or(0, |b| b.len()));
         self.outgrown.extend(old);
-        let buffer = self.zeros(bytes, "scratch")?;
-        Ok(self.scratch.insert(buffer).ptr())
+        self.zeros(bytes, "scratch")
     }
 }
 

@@ -415,6 +415,8 @@ pub struct lim_attend_args {
     pub heads: lim_i32,
     #[doc = " a multiple of 8"]
     pub q_stride: lim_i32,
+    #[doc = " 1: the kernel before this one in the stream is lim_append and nothing else came between,\nso all but q and each sequence's newest token may be read before it has finished"]
+    pub early: lim_i32,
     pub scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -437,7 +439,8 @@ const _: () = {
     ["Offset of field: lim_attend_args::heads"][::core::mem::offset_of!(lim_attend_args, heads) - 184usize];
     ["Offset of field: lim_attend_args::q_stride"]
         [::core::mem::offset_of!(lim_attend_args, q_stride) - 188usize];
-    ["Offset of field: lim_attend_args::scale"][::core::mem::offset_of!(lim_attend_args, scale) - 192usize];
+    ["Offset of field: lim_attend_args::early"][::core::mem::offset_of!(lim_attend_args, early) - 192usize];
+    ["Offset of field: lim_attend_args::scale"][::core::mem::offset_of!(lim_attend_args, scale) - 196usize];
 };
 #[doc = " Scores of every cached token, or Quest's upper bound for every page; see score.cu."]
 #[repr(C)]
@@ -455,6 +458,8 @@ pub struct lim_score_args {
     pub q_stride: lim_i32,
     #[doc = " LIM_SCORE_TOKENS or LIM_SCORE_PAGES"]
     pub of: lim_i32,
+    #[doc = " K: sequences with n <= K are not scored"]
+    pub budget: lim_i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -470,6 +475,7 @@ const _: () = {
     ["Offset of field: lim_score_args::q_stride"]
         [::core::mem::offset_of!(lim_score_args, q_stride) - 132usize];
     ["Offset of field: lim_score_args::of"][::core::mem::offset_of!(lim_score_args, of) - 136usize];
+    ["Offset of field: lim_score_args::budget"][::core::mem::offset_of!(lim_score_args, budget) - 140usize];
 };
 #[doc = " Causal attention of the rows of a prefill step over their sequences' pages; see prefill.cu."]
 #[repr(C)]
