@@ -48,6 +48,16 @@ impl Console {
         ProgressBar::new(len).with_style(style).with_message(what)
     }
 
+    /// A bar of bytes whose length is not known yet, drawn only on a terminal.
+    pub(crate) fn bytes_bar(self) -> ProgressBar {
+        if !self.draws() {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{msg} {bar:32} {bytes}/{total_bytes} {bytes_per_sec}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(0).with_style(style)
+    }
+
     /// A spinner for work of unknown length, drawn only on a terminal.
     pub(crate) fn spinner(self, what: String) -> ProgressBar {
         if !self.draws() {

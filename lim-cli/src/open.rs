@@ -1,9 +1,11 @@
 //! Opens a model: what its files say and where its weights lie, before a device is chosen.
 
+use std::path::Path;
+
 use lim_kernels::{Backend, DType, PageSize};
 use lim_model::{
-    ChatTemplate, Checkpoint, Config, GenerationConfig, Message, Model, ModelDir, RopeKind, Tokenizer,
-    Weights,
+    ChatTemplate, Checkpoint, Config, Download, GenerationConfig, Hub, Message, Model, ModelDir, RopeKind,
+    Tokenizer, Weights,
 };
 use lim_select::{Attention, ModelFile, ModelHint, Settings};
 use serde_json::{Map, Value};
@@ -15,6 +17,10 @@ use crate::{embedded, policy, report};
 
 /// Rows of a prefill chunk.
 pub(crate) const PREFILL_ROWS: usize = 512;
+
+/// A tokenizer.json without any token.
+const NO_WORDS: &[u8] =
+    br#"{"added_tokens": [], "model": {"type": "WordLevel", "vocab": {}, "unk_token": ""}}"#;
 
 /// Seed of `--random-weights`.
 const RANDOM_SEED: u64 = 1;
@@ -34,7 +40,9 @@ pub(crate) struct Opened {
 
 /// What turns text into tokens and back.
 pub(crate) struct Text {
+    /// Of a model without tokenizer.json, one without words: it reads and writes ids only.
     pub(crate) tokenizer: Tokenizer,
+    pub(crate) has_words: bool,
     pub(crate) template: Option<ChatTemplate>,
     pub(crate) generation: GenerationConfig,
     /// Tokens that end an answer.
@@ -42,16 +50,33 @@ pub(crate) struct Text {
 }
 
 /// The model of `--model`, or the embedded one.
-pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
-    match &args.model {
-        None => embedded(args.dtype),
-        Some(path) => {
-            let name =
-                path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
-            let dir = ModelDir::open(path)?;
-            from_dir(name.unwrap_or_else(|| dir.name()), dir, args.dtype)
-        }
+pub(crate) fn open(args: &ModelArgs, console: Console) -> Result<Opened> {
+    let Some(model) = &args.model else { return embedded(args.dtype) };
+    let path = Path::new(model);
+    if !path.exists() && is_hub_name(model) {
+        return from_dir(model.clone(), from_hub(model, console)?, args.dtype);
     }
+    let last = path.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+    from_dir(last.unwrap_or_else(|| model.clone()), ModelDir::open(path)?, args.dtype)
+}
+
+/// Whether `model` reads as ORG/NAME rather than as a path.
+fn is_hub_name(model: &str) -> bool {
+    let parts: Vec<&str> = model.split('/').collect();
+    matches!(parts[..], [org, name] if !org.is_empty() && !name.is_empty() && !org.starts_with(['.', '~']))
+}
+
+fn from_hub(name: &str, console: Console) -> Result<ModelDir> {
+    let hub = Hub::from_env()?;
+    console.item("hub", format_args!("{name} from {} or {}", hub.cache.display(), hub.endpoint));
+    let bar = console.bytes_bar();
+    let dir = hub.model(name, &mut |Download { file, done, total }| {
+        bar.set_length(total);
+        bar.set_position(done);
+        bar.set_message(file.to_owned());
+    })?;
+    bar.finish_and_clear();
+    Ok(dir)
 }
 
 /// The model in the executable.
@@ -115,9 +140,12 @@ impl Opened {
         let Some(dir) = &self.dir else {
             return Err(Error::usage(format!("{} have no tokenizer", self.name)));
         };
-        let (tokenizer, generation) = (dir.tokenizer()?, dir.generation_config()?);
+        let has_words = dir.read("tokenizer.json")?.is_some();
+        let tokenizer =
+            if has_words { dir.tokenizer()? } else { Tokenizer::from_json(("no words", NO_WORDS), None)? };
+        let generation = dir.generation_config()?;
         let end_ids = tokenizer.end_tokens(&self.config, &generation);
-        Ok(Text { tokenizer, template: dir.chat_template()?, generation, end_ids })
+        Ok(Text { tokenizer, has_words, template: dir.chat_template()?, generation, end_ids })
     }
 
     /// What `flags` over the model's lim.json come to.
@@ -178,16 +206,44 @@ impl Opened {
 }
 
 impl Text {
+    /// Ids of a text, with the special tokens that the tokenizer puts around it.
+    ///
+    /// # Errors
+    /// A usage error when the model has no tokenizer.
+    pub(crate) fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
+        self.need_words()?;
+        Ok(self.tokenizer.encode(prompt)?)
+    }
+
     /// Ids of a one-turn conversation.
     ///
     /// # Errors
-    /// A usage error when the model has no chat template.
+    /// A usage error when the model has no chat template, or one that would ignore `system` or `thinking`.
     pub(crate) fn chat(
         &self,
         prompt: &str,
         system: Option<&str>,
         thinking: Option<OnOff>,
     ) -> Result<Vec<u32>> {
+        self.need_words()?;
+        let rendered = self.render(prompt, system, thinking)?;
+        if system.is_some_and(|s| !s.is_empty()) && rendered == self.render(prompt, None, thinking)? {
+            return Err(Error::usage(
+                "--system: the model's chat template has no place for a system message",
+            ));
+        }
+        if thinking.is_some()
+            && self.render(prompt, system, Some(OnOff::On))?
+                == self.render(prompt, system, Some(OnOff::Off))?
+        {
+            return Err(Error::usage(
+                "--thinking: the model's chat template does not look at enable_thinking",
+            ));
+        }
+        Ok(self.tokenizer.encode_rendered(&rendered)?)
+    }
+
+    fn render(&self, prompt: &str, system: Option<&str>, thinking: Option<OnOff>) -> Result<String> {
         let Some(template) = &self.template else {
             return Err(Error::usage(
                 "the model has no chat template: leave out --chat, --system and --thinking",
@@ -200,6 +256,13 @@ impl Text {
         if let Some(thinking) = thinking {
             variables.insert("enable_thinking".into(), Value::Bool(thinking == OnOff::On));
         }
-        Ok(self.tokenizer.encode_rendered(&template.render(&messages, true, &variables)?)?)
+        Ok(template.render(&messages, true, &variables)?)
+    }
+
+    fn need_words(&self) -> Result<()> {
+        match self.has_words {
+            true => Ok(()),
+            false => Err(Error::usage("the model has no tokenizer.json: give it --prompt-ids")),
+        }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn for_generate(args: &GenerateArgs, opened: &Opened, text: &Text) ->
     let (ids, form) = if asks_chat || (text.template.is_some() && !chat.raw) {
         (text.chat(&prompt, chat.system.as_deref(), chat.thinking)?, Form::Chat)
     } else {
-        (text.tokenizer.encode(&prompt)?, Form::Raw)
+        (text.encode(&prompt)?, Form::Raw)
     };
     if ids.is_empty() {
         return Err(Error::usage("the prompt is empty"));
@@ -73,7 +73,7 @@ pub(crate) fn for_generate(args: &GenerateArgs, opened: &Opened, text: &Text) ->
 pub(crate) fn for_score(args: &PromptArgs, opened: &Opened) -> Result<Vec<u32>> {
     let ids = match (&args.prompt_ids, read(args)?) {
         (Some(ids), _) => ids.clone(),
-        (None, Some(prompt)) => opened.text()?.tokenizer.encode(&prompt)?,
+        (None, Some(prompt)) => opened.text()?.encode(&prompt)?,
         (None, None) => return Err(Error::usage(NO_PROMPT)),
     };
     check_ids(&ids, opened)?;

@@ -31,7 +31,8 @@ pub(crate) struct BenchArgs {
     pub(crate) attention: Vec<Policy>,
     #[command(flatten)]
     pub(crate) budget: BudgetArgs,
-    /// Random weights of a known shape instead of a checkpoint
+    /// Random weights instead of a checkpoint, in the shape of qwen3-0.6b, qwen3-4b, qwen3-8b, llama-3.1-8b or
+    /// r1-distill-qwen-7b
     #[arg(long, value_name = "SHAPE", conflicts_with = "model", help_heading = "Model")]
     pub(crate) random_weights: Option<String>,
     #[command(flatten)]

@@ -1,7 +1,6 @@
 //! Options that several commands share.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -13,9 +12,9 @@ use lim_select::Policy;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// Hugging Face model directory [default: the embedded demo model]
+    /// Hugging Face model: a directory, or ORG/NAME from the hub's cache or the hub [default: the embedded demo model]
     #[arg(short, long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
+    pub(crate) model: Option<String>,
     /// Where to run: auto, cpu, cuda or cuda:N; auto says what it picked
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: DeviceArg,
@@ -71,10 +70,21 @@ pub(crate) enum DTypeArg {
     Bf16,
 }
 
-/// The values of `--attention`, with where each was published.
+/// The values of `--attention`, with what each reads and where it was published.
 pub(crate) fn policy() -> impl TypedValueParser<Value = Policy> {
-    let values = Policy::ALL.map(|policy| PossibleValue::new(policy.name()).help(policy.rule().source));
+    let values = Policy::ALL.map(|policy| PossibleValue::new(policy.name()).help(about(policy)));
     PossibleValuesParser::new(values).try_map(|name| name.parse::<Policy>())
+}
+
+fn about(policy: Policy) -> String {
+    let reads = match policy {
+        Policy::Full => return "every token".into(),
+        Policy::Lim => "one token set for all heads, chosen at select layers, reused by later ones",
+        Policy::Tidal => "each query head's own tokens, chosen at select layers, reused by later ones",
+        Policy::Quest => "each query head's own pages, by bounds of their keys, chosen in every layer",
+        Policy::Streaming => "the first tokens and the last",
+    };
+    format!("{reads} ({})", policy.rule().source)
 }
 
 /// Which tokens decoding reads.

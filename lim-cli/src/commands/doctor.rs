@@ -1,16 +1,16 @@
 //! `doctor`: what this machine has, and whether the embedded model solves a problem on it.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use lim_kernels::{Backend, PageSize, SampleParams};
-use lim_model::{Engine, EngineOptions, FinishReason, GenerateOptions};
+use lim_model::{Engine, EngineOptions, FinishReason, GenerateOptions, Hub};
 use lim_select::Settings;
 use serde::Serialize;
 
 use crate::args::{DTypeArg, DoctorArgs, OutputFormat};
-use crate::bandwidth::read_gb_per_s;
+use crate::bandwidth::Yardstick;
 use crate::console::Console;
 use crate::demo::Problem;
 use crate::device::{self, Job};
@@ -43,7 +43,7 @@ pub(super) fn run(args: DoctorArgs) -> Result<()> {
     let mut checks = vec![
         fact("cpu", cpu(args.threads)?),
         fact("memory", memory()),
-        fact("read", format!("{:.1} GB/s with {threads} threads", read_gb_per_s(threads))),
+        fact("read", format!("{:.1} GB/s with {threads} threads", Yardstick::new(threads).gb_per_s())),
         fact("gpu", gpu()),
         fact("cache", cache()),
     ];
@@ -117,19 +117,13 @@ fn gpu() -> String {
     format!("{driver}; {}", device::NO_GPU_ENGINE)
 }
 
-/// Where Hugging Face tools keep downloaded models: `--model` takes a snapshot directory from there.
+/// Where models from the hub are kept.
 fn cache() -> String {
-    match cache_dir() {
-        Some(dir) if dir.is_dir() => format!("{}", dir.display()),
-        Some(dir) => format!("{} (not there yet)", dir.display()),
-        None => "no home directory".into(),
+    match Hub::from_env() {
+        Ok(Hub { cache, .. }) if cache.is_dir() => cache.display().to_string(),
+        Ok(Hub { cache, .. }) => format!("{} (not there yet)", cache.display()),
+        Err(error) => error.to_string(),
     }
-}
-
-fn cache_dir() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let home = || var("HOME").map(|home| home.join(".cache/huggingface"));
-    var("HF_HUB_CACHE").or_else(|| Some(var("HF_HOME").or_else(home)?.join("hub")))
 }
 
 /// Whether the embedded model solves the problem, and how fast.

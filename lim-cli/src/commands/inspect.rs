@@ -40,7 +40,7 @@ struct Inspected {
 
 pub(super) fn run(args: InspectArgs) -> Result<()> {
     let console = Console::new(args.report.quiet);
-    let opened = open::open(&args.model)?;
+    let opened = open::open(&args.model, console)?;
     let flags = policy::from_flags(args.attention.attention, &args.attention.budget)?;
     let attention = opened.attention(&flags, args.model.page_size)?;
     let inspected = inspect(&opened, &opened.text()?, &attention);

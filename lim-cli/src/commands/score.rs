@@ -20,7 +20,7 @@ const LOGIT_ROWS: usize = 8;
 pub(super) fn run(args: ScoreArgs) -> Result<()> {
     let console = Console::new(args.report.quiet);
     let interrupt = Interrupt::install()?;
-    let opened = open::open(&args.model)?;
+    let opened = open::open(&args.model, console)?;
     let flags = policy::from_flags(args.attention.attention, &args.attention.budget)?;
     let attention = opened.attention(&flags, args.model.page_size)?;
     let ids = prompt::for_score(&args.prompt, &opened)?;

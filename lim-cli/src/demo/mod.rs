@@ -7,6 +7,10 @@ use std::fmt;
 
 use crate::output::Check;
 
+/// What the demo model is not.
+pub(crate) const ONLY: &str = "the demo model solves problems such as `edit kitten sitting`, `walk ab bc ca from a 4` \
+                               and `prog x3 y7 do 2 Ax=x+y,By=y*x;`; what it says to anything else means nothing";
+
 /// A problem in one of the three forms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {

@@ -4,6 +4,7 @@ mod answers;
 mod bench;
 mod channels;
 mod generate;
+mod models;
 mod run;
 mod score;
 mod small;

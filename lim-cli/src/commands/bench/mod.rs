@@ -6,10 +6,10 @@ mod table;
 
 use lim_kernels::{Backend, Capacity};
 use lim_model::{Engine, EngineOptions, Usage};
-use lim_select::Attention;
+use lim_select::{Attention, Policy};
 
 use crate::args::{BenchArgs, TableFormat};
-use crate::bandwidth::read_gb_per_s;
+use crate::bandwidth::Yardstick;
 use crate::console::Console;
 use crate::device::{self, Job};
 use crate::error::Result;
@@ -24,7 +24,7 @@ pub(super) fn run(args: BenchArgs) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let opened = match &args.random_weights {
         Some(shape) => open::random(shape, args.model.dtype)?,
-        None => open::open(&args.model)?,
+        None => open::open(&args.model, console)?,
     };
     let attentions = plan::attentions(&args, &opened)?;
     let tests = plan::tests(&args, opened.config.max_positions)?;
@@ -32,9 +32,7 @@ pub(super) fn run(args: BenchArgs) -> Result<()> {
         console.item("attention", policy::describe(attention));
     }
     let threads = device::cpu_threads(args.model.threads);
-    let read = read_gb_per_s(threads);
-    console.item("read", format_args!("{read:.1} GB/s with {threads} threads"));
-    let job = Bench { args: &args, console, interrupt, opened, attentions, tests, read };
+    let job = Bench { args: &args, console, interrupt, opened, attentions, tests, threads };
     let report = device::with_backend(args.model.device, args.model.threads, console, job)?;
     console.result(match args.output {
         TableFormat::Md => report.markdown(),
@@ -50,21 +48,21 @@ struct Bench<'a> {
     opened: Opened,
     attentions: Vec<Attention>,
     tests: Vec<Test>,
-    /// Gigabytes a second.
-    read: f64,
+    threads: usize,
 }
 
 impl Job for Bench<'_> {
     type Out = Report;
 
     fn run<B: Backend>(self, mut backend: B) -> Result<Report> {
-        let Bench { args, console, opened, attentions, tests, read, .. } = &self;
+        let Bench { args, console, opened, attentions, tests, .. } = &self;
         let (device, config) = (backend.device(), &opened.config);
         let tokens = tests.iter().map(|t| t.len()).max().unwrap_or(1);
         let model = opened.load(&mut backend, tokens, *console)?;
         let mut engine = Engine::new(backend, model, attentions[0].clone(), self.options(tokens))?;
 
-        let mut rows = Vec::new();
+        let mut yardstick = Yardstick::new(self.threads);
+        let mut measured = Vec::new();
         let bar = console.bar("measuring", self.runs() as u64);
         for &test in tests {
             // A prefill is dense whatever the policy: one row says it.
@@ -72,6 +70,7 @@ impl Job for Bench<'_> {
                 if matches!(test, Test::Prefill { .. }) { &attentions[..1] } else { &attentions[..] };
             let mut runs: Vec<Vec<Usage>> = vec![Vec::new(); policies.len()];
             for repeat in 0..=args.repeats.get() {
+                yardstick.read();
                 for (attention, runs) in policies.iter().zip(&mut runs) {
                     let test = if repeat == 0 { test.shortened() } else { test };
                     let usage = measure::once(&mut engine, test, attention, config.vocab, &self.interrupt)?;
@@ -81,19 +80,20 @@ impl Job for Bench<'_> {
                     bar.inc(1);
                 }
             }
-            let row = |(attention, runs): (&Attention, &Vec<Usage>)| {
-                Row::new(test, attention.policy(), runs, opened.step_bytes(), *read)
-            };
-            rows.extend(policies.iter().zip(&runs).map(row));
+            measured.extend(policies.iter().zip(runs).map(|(a, runs)| (test, a.policy(), runs)));
         }
         bar.finish_and_clear();
+        let (read, weights) = (yardstick.gb_per_s(), opened.step_bytes());
+        console.item("read", format_args!("{read:.1} GB/s with {} threads", self.threads));
+        let row =
+            |(test, policy, runs): &(Test, Policy, Vec<Usage>)| Row::new(*test, *policy, runs, weights, read);
         Ok(Report {
             model: opened.name.clone(),
             device,
             dtype: opened.dtype.name(),
-            read_gb_per_s: *read,
+            read_gb_per_s: read,
             attention: attentions.iter().map(Attention::report).collect(),
-            tests: rows,
+            tests: measured.iter().map(row).collect(),
         })
     }
 }

@@ -18,13 +18,13 @@ use crate::interrupt::Interrupt;
 use crate::open::{self, Opened, Text};
 use crate::output::{self, Generated, Sample, Sampling, Timing};
 use crate::prompt::{self, Prompt};
-use crate::{policy, report};
+use crate::{demo, policy, report};
 use show::Show;
 
 pub(super) fn run(args: GenerateArgs) -> Result<()> {
     let console = Console::new(args.report.quiet);
     let interrupt = Interrupt::install()?;
-    let opened = open::open(&args.model)?;
+    let opened = open::open(&args.model, console)?;
     let flags = policy::from_flags(args.attention.attention, &args.attention.budget)?;
     let attention = opened.attention(&flags, args.model.page_size)?;
     let text = opened.text()?;
@@ -41,6 +41,13 @@ pub(super) fn run(args: GenerateArgs) -> Result<()> {
     }
     if let Some(flags) = options::without_effect(&args, &sampling) {
         console.note(format_args!("note: {flags}"));
+    }
+    if opened.is_embedded() && prompt.problem.is_none() {
+        console.note(format_args!("note: {}", demo::ONLY));
+    }
+    if !text.has_words {
+        console
+            .note("note: the model has no tokenizer.json: it generates token ids (--output json), no text");
     }
     let (device, threads) = (args.model.device, args.model.threads);
     let job =
