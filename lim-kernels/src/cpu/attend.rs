@@ -4,7 +4,7 @@
 use super::Cpu;
 use super::buffer::{Buffer, Parts};
 use super::simd::{Isa, Kernel, Simd};
-use super::split::{Keys, Positions, SPLIT, Split};
+use super::split::{Keys, Positions, SCORES, SPLIT, Split, partial_width};
 use super::store::{Batch, Kv, Selection, expect_rows, shape_error};
 use crate::{Attend, Error, Heads, LayerCount, Over, Result, Sets};
 
@@ -20,7 +20,7 @@ pub(super) struct Group {
     query: (usize, usize),
     first_task: usize,
     tasks: usize,
-    /// Start of this group's partial results, `[tasks][heads][dim + 2]`.
+    /// Start of this group's partial results, `[tasks][heads][partial_width]`.
     partial: usize,
 }
 
@@ -89,7 +89,7 @@ fn groups(
             let set = chosen.map(|_| set);
             let new = Group { seq, set, kv, query, first_task, tasks, partial };
             first_task += tasks;
-            partial += tasks * new.heads() * (heads.dim() + 2);
+            partial += tasks * new.heads() * partial_width(heads.dim());
             groups.push(new);
         }
     }
@@ -125,7 +125,7 @@ impl Cpu {
         count_reads(count, &self.groups, batch, kv, selection);
         self.partials.reserve(partials)?;
         for room in &mut self.scratch {
-            room.reserve(2 * SPLIT + heads.query() * SPLIT)?;
+            room.reserve(2 * SPLIT + heads.query() * SCORES)?;
         }
         let stride = scores.as_ref().map_or(0, |s| s.tokens);
         if let Some(scores) = &mut scores {
@@ -187,7 +187,7 @@ impl Work<'_> {
         let offsets: &mut [usize] = bytemuck::cast_slice_mut(offsets);
         let offsets = &mut offsets[..run.len()];
         run.offsets(layout, step.pages, offsets);
-        let size = group.heads() * (dim + 2);
+        let size = group.heads() * partial_width(dim);
         // SAFETY: this task alone writes its partial result.
         let out = unsafe { self.partials.slice(group.partial + index * size, size) };
         let raw = self.raw.map(|raw| {
@@ -211,9 +211,10 @@ impl Work<'_> {
     fn merge(&self, index: usize, out: Parts<'_, f32>) {
         let group = &self.groups[index];
         let heads = self.kv.layout.heads;
-        let (dim, stride) = (heads.dim(), group.heads() * (heads.dim() + 2));
+        let (dim, width) = (heads.dim(), partial_width(heads.dim()));
+        let stride = group.heads() * width;
         for head in 0..group.heads() {
-            let at = group.partial + head * (dim + 2);
+            let at = group.partial + head * width;
             // SAFETY: the tasks that wrote the partial results are done.
             let partial = unsafe { self.partials.slice(at, (group.tasks - 1) * stride + dim + 2) };
             let row = self.batch.step.seq(group.seq).rows.start * heads.query() + group.query.0 + head;

@@ -4,6 +4,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use memmap2::{MmapMut, MmapOptions};
+
 use crate::{Error, Result};
 
 const LINE: usize = 64;
@@ -12,11 +14,16 @@ const LINE: usize = 64;
 #[repr(align(64))]
 struct Line;
 
+/// From this size on memory is mapped, and huge pages are asked for: gathering tokens from small pages misses the TLB.
+const HUGE: usize = 2 << 20;
+
 /// Zero-initialised bytes that start on a cache line.
 #[derive(Debug)]
 pub struct Buffer {
     start: NonNull<u8>,
     bytes: usize,
+    /// Owner of the memory where it is mapped, else it comes from the allocator.
+    map: Option<MmapMut>,
 }
 
 // SAFETY: the buffer owns plain bytes that nothing else refers to.
@@ -30,12 +37,20 @@ impl Buffer {
         let refuse = || Error::OutOfMemory { device: "cpu".into(), bytes: count.saturating_mul(size), what };
         let bytes = count.checked_mul(size).ok_or_else(refuse)?;
         if bytes == 0 {
-            return Ok(Buffer { start: NonNull::<Line>::dangling().cast(), bytes });
+            return Ok(Buffer::default());
+        }
+        if bytes >= HUGE {
+            let mut map = MmapOptions::new().len(bytes).map_anon().map_err(|_| refuse())?;
+            // Only a hint: a kernel without huge pages refuses it, and the memory works all the same.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
+            let start = NonNull::new(map.as_mut_ptr()).ok_or_else(refuse)?;
+            return Ok(Buffer { start, bytes, map: Some(map) });
         }
         let layout = Layout::from_size_align(bytes, LINE).map_err(|_| refuse())?;
         // SAFETY: the layout's size is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refuse)?;
-        Ok(Buffer { start, bytes })
+        Ok(Buffer { start, bytes, map: None })
     }
 
     /// `count` float32, all zero.
@@ -74,13 +89,13 @@ impl Buffer {
 
 impl Default for Buffer {
     fn default() -> Self {
-        Buffer { start: NonNull::<Line>::dangling().cast(), bytes: 0 }
+        Buffer { start: NonNull::<Line>::dangling().cast(), bytes: 0, map: None }
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.bytes > 0 {
+        if self.bytes > 0 && self.map.is_none() {
             // SAFETY: `new` allocated with this very layout.
             unsafe { dealloc(self.start.as_ptr(), Layout::from_size_align_unchecked(self.bytes, LINE)) }
         }
@@ -130,9 +145,11 @@ mod tests {
 
     #[test]
     fn zeroed_and_aligned() {
-        let buffer = Buffer::floats(100, "test").unwrap();
-        assert_eq!(buffer.f32s(), &[0.0; 100]);
-        assert_eq!(buffer.bytes().as_ptr().align_offset(64), 0);
+        for count in [1, 100, HUGE] {
+            let buffer = Buffer::floats(count, "test").unwrap();
+            assert!(buffer.f32s().len() == count && buffer.f32s().iter().all(|&x| x == 0.0));
+            assert_eq!(buffer.bytes().as_ptr().align_offset(LINE), 0);
+        }
         assert!(Buffer::floats(0, "test").unwrap().f32s().is_empty());
     }
 

@@ -7,9 +7,13 @@ use super::store::Part;
 
 /// Stored rows at a time: enough independent sums to hide the latency of fma, and as many memory streams.
 pub(super) const ROWS: usize = 4;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Distance in bytes at which weights are fetched ahead.
+const AHEAD: usize = 4096;
 
 /// `out[m][r] = x_m . w_r` over `k` elements. A sum's order depends on `k` and `S` only, neither on `M` nor on which
-/// rows are neighbours, so a row's result is the same in any batch. `next` are addresses to prefetch along.
+/// rows are neighbours, so a row's result is the same in any batch. `next` are rows to fetch ahead meanwhile.
 ///
 /// # Safety
 /// `x + m * stride` must hold `k` float32 for every `m < M`, each `w[r]` must hold `k` elements.
@@ -30,7 +34,9 @@ pub(super) unsafe fn dots<S: Simd, E: Elem, const M: usize>(
         while r < ROWS {
             // SAFETY: `i + LANES <= k`.
             row[r] = unsafe { E::load(s, w[r].add(i * E::BYTES)) };
-            s.prefetch(next[r].wrapping_add(i * E::BYTES));
+            if (i * E::BYTES).is_multiple_of(LINE) {
+                s.prefetch(next[r].wrapping_add(i * E::BYTES));
+            }
             r += 1;
         }
         let mut m = 0;
@@ -122,18 +128,21 @@ impl Gemv<'_> {
         let row_bytes = inputs * E::BYTES;
         let bytes = part.bytes();
         assert!(x.len() >= count * inputs && bytes.len() >= rows.end * row_bytes);
-        let mut o = rows.start;
-        while o < rows.end {
-            let live = (rows.end - o).min(ROWS);
+        // Four streams of neighbouring rows, then what is left.
+        let (stream, rest) = (rows.len() / ROWS, rows.len() % ROWS);
+        let mut group = 0;
+        while group < stream + usize::from(rest > 0) {
+            let (first, apart, live) =
+                if group < stream { (group, stream, ROWS) } else { (ROWS * stream, 1, rest) };
             let mut w = [bytes.as_ptr(); ROWS];
             let mut next = w;
             let mut r = 0;
             while r < ROWS {
                 // The last group repeats its last row; the repeats are not stored.
-                let row = o + r.min(live - 1);
+                let row = rows.start + first + r.min(live - 1) * apart;
                 // SAFETY: `row < rows.end`, and the part holds that many rows.
                 w[r] = unsafe { bytes.as_ptr().add(row * row_bytes) };
-                next[r] = w[r].wrapping_add(ROWS * row_bytes);
+                next[r] = w[r].wrapping_add(AHEAD);
                 r += 1;
             }
             let mut m = 0;
@@ -142,23 +151,24 @@ impl Gemv<'_> {
                 let (done, sums) = tile!(s, (count - m), E, (at, inputs, w, next, inputs), sums);
                 let mut i = 0;
                 while i < done {
-                    // SAFETY: no other task writes these columns.
-                    let to = unsafe { out.slice((m + i) * width + part.rows.start + o, live) };
                     let mut r = 0;
                     while r < live {
+                        let row = rows.start + first + r * apart;
+                        // SAFETY: no other task writes these columns.
+                        let to = unsafe { &mut out.slice((m + i) * width + part.rows.start + row, 1)[0] };
                         let bias = match &part.bias {
-                            Some(b) => b[o + r],
+                            Some(b) => b[row],
                             None => 0.0,
                         };
                         let y = sums[i][r] + bias;
-                        to[r] = if write == Write::Add { to[r] + y } else { y };
+                        *to = if write == Write::Add { *to + y } else { y };
                         r += 1;
                     }
                     i += 1;
                 }
                 m += done;
             }
-            o += live;
+            group += 1;
         }
     }
 }

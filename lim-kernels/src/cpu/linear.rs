@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::buffer::{Buffer, Parts};
-use super::gemm::Gemm;
+use super::gemm::{self, Gemm, Pack, Padded};
 use super::gemv::{Gemv, Write};
 use super::pool::Pool;
 use super::simd::{Isa, Kernel, Simd, Widen};
@@ -14,8 +14,8 @@ use crate::{Embed, Error, LinearAdd, Logits, NormGateUp, NormLinear, Result};
 const GEMV_ROWS: usize = 8;
 /// Weight rows of one task.
 const TASK_ROWS: usize = 64;
-/// Weight rows that a matrix product widens at a time.
-const BLOCK_ROWS: usize = 128;
+/// Weight rows of one task of a matrix product.
+const BLOCK_ROWS: usize = 48;
 /// Elements of SwiGLU of one task.
 const SWIGLU_TASK: usize = 16 * 1024;
 
@@ -87,6 +87,14 @@ impl Kernel for SwiGlu<'_> {
     }
 }
 
+/// The parts of [`Cpu`] that a product needs.
+struct Tools<'a> {
+    pool: &'a mut Pool,
+    isa: Isa,
+    packed: &'a mut Buffer,
+    scratch: &'a mut [Buffer],
+}
+
 /// `out[m] (+)= x_m W^T + b` for `count` rows of `x`, split over weight rows.
 struct Product<'a> {
     x: &'a [f32],
@@ -96,28 +104,36 @@ struct Product<'a> {
     write: Write,
 }
 
-fn product(pool: &mut Pool, isa: Isa, scratch: &mut [Buffer], op: Product<'_>) -> Result<()> {
+fn product(tools: Tools<'_>, op: Product<'_>) -> Result<()> {
+    let Tools { pool, isa, packed, scratch } = tools;
     let Product { x, count, linear, out, write } = op;
     let (inputs, width) = (linear.inputs, linear.outputs);
     let few = count <= GEMV_ROWS;
     let block = if few { TASK_ROWS } else { BLOCK_ROWS };
-    if !few {
-        for buffer in &mut *scratch {
-            buffer.reserve(block * inputs)?;
-        }
-    }
-    let scratch = Parts::new(scratch);
-    let out = Parts::new(out);
     let tasks = linear.parts.iter().map(|p| p.rows.len().div_ceil(block)).sum();
+    let out = Parts::new(out);
+    if few {
+        pool.run(tasks, |task, _| {
+            let (part, rows) = piece(linear, block, task);
+            isa.run(Gemv { x, count, inputs, part, rows, out, width, write });
+        });
+        return Ok(());
+    }
+    for buffer in &mut *scratch {
+        buffer.reserve(gemm::scratch(block))?;
+    }
+    let (padded, panel_rows) = isa.run(Padded(count));
+    packed.reserve(padded * inputs)?;
+    let panels = Parts::new(packed.f32s_mut());
+    pool.run(count.div_ceil(panel_rows), |panel, _| {
+        isa.run(Pack { x, count, inputs, panel, out: panels });
+    });
+    let (x, scratch) = (packed.f32s(), Parts::new(scratch));
     pool.run(tasks, |task, thread| {
         let (part, rows) = piece(linear, block, task);
-        if few {
-            isa.run(Gemv { x, count, inputs, part, rows, out, width, write });
-        } else {
-            // SAFETY: a thread uses its own scratch.
-            let scratch = unsafe { &mut scratch.slice(thread, 1)[0] };
-            Gemm { x, count, inputs, part, rows, out, width, write, scratch }.run(isa);
-        }
+        // SAFETY: a thread uses its own scratch.
+        let scratch = unsafe { scratch.slice(thread, 1)[0].f32s_mut() };
+        isa.run(Gemm { x, count, inputs, part, rows, out, width, write, scratch });
     });
     Ok(())
 }
@@ -132,6 +148,13 @@ fn piece(linear: &Linear, block: usize, mut task: usize) -> (&super::store::Part
         task -= tasks;
     }
     unreachable!("tasks are counted from the same parts")
+}
+
+/// Borrows [`Tools`] field by field, beside the fields that hold a product's operands.
+macro_rules! tools {
+    ($cpu:expr) => {
+        Tools { pool: &mut $cpu.pool, isa: $cpu.isa, packed: &mut $cpu.packed, scratch: &mut $cpu.scratch }
+    };
 }
 
 impl Cpu {
@@ -187,12 +210,7 @@ impl Cpu {
         expect_rows(OP, "out", out, [count, linear.outputs])?;
         self.norm_rows(x.data().f32s(), (norm, eps), count, |i| i)?;
         let (x, out) = (self.normed.f32s(), out.data_mut().f32s_mut());
-        product(
-            &mut self.pool,
-            self.isa,
-            &mut self.scratch,
-            Product { x, count, linear, out, write: Write::Store },
-        )
+        product(tools!(self), Product { x, count, linear, out, write: Write::Store })
     }
 
     pub(super) fn linear_add_op(&mut self, op: LinearAdd<'_, Self>) -> Result<()> {
@@ -202,12 +220,7 @@ impl Cpu {
         expect_rows(OP, "a", a, [count, linear.inputs])?;
         expect_rows(OP, "x", x, [count, linear.outputs])?;
         let (x, out) = (a.data().f32s(), x.data_mut().f32s_mut());
-        product(
-            &mut self.pool,
-            self.isa,
-            &mut self.scratch,
-            Product { x, count, linear, out, write: Write::Add },
-        )
+        product(tools!(self), Product { x, count, linear, out, write: Write::Add })
     }
 
     pub(super) fn norm_gate_up_op(&mut self, op: NormGateUp<'_, Self>) -> Result<()> {
@@ -229,7 +242,7 @@ impl Cpu {
             out: self.wide.f32s_mut(),
             write: Write::Store,
         };
-        product(&mut self.pool, self.isa, &mut self.scratch, both)?;
+        product(tools!(self), both)?;
         let (isa, wide) = (self.isa, self.wide.f32s());
         let out = Parts::new(out.data_mut().f32s_mut());
         let rows_each = (SWIGLU_TASK / inner).max(1);
@@ -254,7 +267,7 @@ impl Cpu {
         self.norm_rows(x.data().f32s(), (norm, eps), rows.len(), |i| rows[i] as usize)?;
         let (x, out) = (self.normed.f32s(), out.data_mut().f32s_mut());
         let all = Product { x, count: rows.len(), linear: head, out, write: Write::Store };
-        product(&mut self.pool, self.isa, &mut self.scratch, all)
+        product(tools!(self), all)
     }
 }
 

@@ -19,6 +19,7 @@ mod select;
 mod simd;
 mod split;
 mod store;
+mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -52,6 +53,8 @@ pub struct Cpu {
     isa: Isa,
     /// Normed rows `[rows, hidden]`.
     normed: Buffer,
+    /// Activations packed for dot or matrix products.
+    packed: Buffer,
     /// Gate and up `[rows, 2 * intermediate]`.
     wide: Buffer,
     /// Partial results of decode attention.
@@ -79,6 +82,7 @@ impl Cpu {
             pool: Pool::new(threads)?,
             isa: Isa::detect(),
             normed: Buffer::default(),
+            packed: Buffer::default(),
             wide: Buffer::default(),
             partials: Buffer::default(),
             scratch: (0..threads).map(|_| Buffer::default()).collect(),

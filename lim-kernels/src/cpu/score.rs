@@ -4,7 +4,7 @@ use super::Cpu;
 use super::attend::expect_layer;
 use super::buffer::Parts;
 use super::simd::{Elem, Kernel, Simd, with_elem};
-use super::split::{Keys, Positions, SPLIT};
+use super::split::{Keys, Positions, SCORES, SPLIT};
 use super::store::expect_rows;
 use crate::{Error, KvLayout, Result, Score, ScoreOf};
 
@@ -90,7 +90,7 @@ impl Cpu {
         let dim = heads.dim();
         let (row, stride) = (heads.query() * dim, out.tokens);
         for room in &mut self.scratch {
-            room.reserve((2 + heads.query()) * SPLIT)?;
+            room.reserve(2 * SPLIT + heads.query() * SCORES)?;
         }
         for (seq, step) in batch.step.iter().enumerate() {
             if step.len <= budget {
@@ -142,7 +142,7 @@ impl Cpu {
                     for h in 0..heads.query() {
                         // SAFETY: this task alone writes its positions.
                         let to = unsafe { to.slice(start + h * stride + task * SPLIT, run.len()) };
-                        to.copy_from_slice(&scores[h * SPLIT..][..run.len()]);
+                        to.copy_from_slice(&scores[h * SCORES..][..run.len()]);
                     }
                 });
                 count.kv_bytes += (step.len * layout.token_bytes() / 2) as u64;

@@ -71,6 +71,8 @@ pub(super) trait Simd: Copy {
     const LANES: usize;
     /// Rows of activations that fit the registers beside four rows of weights.
     const TILE: usize;
+    /// Rows of a matrix product's tile: as many as the registers hold sums for, two vectors each.
+    const GEMM_ROWS: usize;
     type V: Copy;
 
     fn splat(self, x: f32) -> Self::V;
@@ -107,6 +109,11 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// `LANES` bfloat16 must be readable at `p`.
     unsafe fn load_bf16(self, p: *const u8) -> Self::V;
+    /// The transpose of the four by four block at `p`, its rows `stride` apart.
+    ///
+    /// # Safety
+    /// Four float32 must be readable at each of the four rows.
+    unsafe fn turn4(self, p: *const f32, stride: usize) -> [[f32; 4]; 4];
     /// Hints that the cache line of `p` is needed soon; any address will do.
     fn prefetch(self, p: *const u8);
 
@@ -245,6 +252,7 @@ fn zip(a: Eight, b: Eight, f: impl Fn(f32, f32) -> f32) -> Eight {
 impl Simd for Portable {
     const LANES: usize = 8;
     const TILE: usize = 2;
+    const GEMM_ROWS: usize = 4;
     type V = Eight;
 
     #[inline(always)]
@@ -318,6 +326,17 @@ impl Simd for Portable {
     unsafe fn load_bf16(self, p: *const u8) -> Eight {
         // SAFETY: this function's contract; no alignment is asked for.
         unsafe { p.cast::<[u16; 8]>().read_unaligned() }.map(|b| f32::from_bits(u32::from(b) << 16))
+    }
+    #[inline(always)]
+    unsafe fn turn4(self, p: *const f32, stride: usize) -> [[f32; 4]; 4] {
+        let mut out = [[0.0; 4]; 4];
+        for (i, row) in out.iter_mut().enumerate() {
+            for (j, x) in row.iter_mut().enumerate() {
+                // SAFETY: this function's contract.
+                *x = unsafe { *p.add(j * stride + i) };
+            }
+        }
+        out
     }
     #[inline(always)]
     fn prefetch(self, _: *const u8) {}

@@ -12,10 +12,19 @@ use crate::KvLayout;
 
 /// Tokens of one run.
 pub(super) const SPLIT: usize = 256;
+/// Distance of two heads' scores: not a power of two, or they would meet in few sets of the cache.
+pub(super) const SCORES: usize = SPLIT + 16;
 /// Tokens whose values are added between two visits to the sums in memory.
-const VALUE_TILE: usize = 16;
+const VALUE_TILE: usize = 8;
+/// Distance in bytes at which keys are fetched ahead, about.
+const AHEAD: usize = 8192;
 /// Vectors of one head's sums held in registers.
 const VALUE_CHUNK: usize = 4;
+
+/// Floats of one head's partial result: its sums, then maximum and weight, up to a whole line.
+pub(super) fn partial_width(dim: usize) -> usize {
+    dim + 16
+}
 
 /// Positions to attend to, ascending.
 #[derive(Clone, Copy)]
@@ -62,7 +71,7 @@ pub(super) struct Keys<'a> {
     pub(super) group: usize,
     pub(super) offsets: &'a [usize],
     pub(super) count: usize,
-    /// `[group heads][SPLIT]`.
+    /// `[group heads][SCORES]`.
     pub(super) scores: &'a mut [f32],
 }
 
@@ -80,7 +89,8 @@ impl Keys<'_> {
     fn typed<S: Simd, E: Elem>(self, s: S) {
         let Keys { layout, pages, q, kv, group, offsets, count, scores } = self;
         let dim = layout.heads.dim();
-        assert!(q.len() == kv.1 * group * dim && scores.len() >= kv.1 * group * SPLIT);
+        assert!(q.len() == kv.1 * group * dim && scores.len() >= kv.1 * group * SCORES && count <= SPLIT);
+        let far = (AHEAD / (kv.1 * dim * E::BYTES)).next_multiple_of(ROWS).max(ROWS);
         let mut t = 0;
         while t < count {
             let live = (count - t).min(ROWS);
@@ -90,12 +100,12 @@ impl Keys<'_> {
                 let (mut k, mut next) = ([pages.as_ptr(); ROWS], [pages.as_ptr(); ROWS]);
                 let mut r = 0;
                 while r < ROWS {
-                    // The last group repeats its last token; the repeats are not stored.
+                    // The last group repeats its last token.
                     let at = offsets[t + r.min(live - 1)] + head;
                     assert!(at + dim * E::BYTES <= pages.len());
                     // SAFETY: in bounds as just asserted.
                     k[r] = unsafe { pages.as_ptr().add(at) };
-                    next[r] = pages.as_ptr().wrapping_add(offsets[(t + ROWS + r).min(count - 1)] + head);
+                    next[r] = pages.as_ptr().wrapping_add(offsets[(t + far + r).min(count - 1)] + head);
                     r += 1;
                 }
                 let mut m = 0;
@@ -104,8 +114,9 @@ impl Keys<'_> {
                     let (done, sums) = tile!(s, (group - m), E, (x, dim, k, next, dim), sums);
                     let mut i = 0;
                     while i < done {
-                        let row = (h * group + m + i) * SPLIT + t;
-                        scores[row..row + live].copy_from_slice(&sums[i][..live]);
+                        let row = (h * group + m + i) * SCORES + t;
+                        // Past `count` lie no scores yet, so repeats may be stored there.
+                        scores[row..row + ROWS].copy_from_slice(&sums[i]);
                         i += 1;
                     }
                     m += done;
@@ -121,8 +132,20 @@ impl Keys<'_> {
 #[inline(always)]
 fn soften<S: Simd>(s: S, scores: &mut [f32], scale: f32) -> (f32, f32) {
     let n = scores.len();
-    let mut largest = f32::NEG_INFINITY;
-    for x in scores.iter_mut() {
+    let (factor, mut tops) = (s.splat(scale), s.splat(f32::NEG_INFINITY));
+    let mut i = 0;
+    while i + S::LANES <= n {
+        // SAFETY: `i + LANES <= n`.
+        unsafe {
+            let p = scores.as_mut_ptr().add(i);
+            let x = s.mul(s.load(p), factor);
+            s.store(p, x);
+            tops = s.max(x, tops);
+        }
+        i += S::LANES;
+    }
+    let mut largest = s.largest(tops);
+    for x in &mut scores[i..] {
         *x *= scale;
         largest = largest.max(*x);
     }
@@ -153,7 +176,7 @@ pub(super) struct Split<'a> {
     pub(super) scale: f32,
     /// Where the raw scores go, `[group heads]` rows `stride` apart.
     pub(super) raw: Option<(Parts<'a, f32>, usize, usize)>,
-    /// `[group heads][dim + 2]`.
+    /// `[group heads][partial_width]`.
     pub(super) out: &'a mut [f32],
 }
 
@@ -173,14 +196,15 @@ impl Split<'_> {
         let Keys { layout, pages, q, kv, group, offsets, count, scores } = keys;
         Keys { layout, pages, q, kv, group, offsets, count, scores: &mut *scores }.typed::<S, E>(s);
         let (dim, heads) = (layout.heads.dim(), kv.1 * group);
+        let width = partial_width(dim);
         for h in 0..heads {
-            let row = &mut scores[h * SPLIT..h * SPLIT + count];
+            let row = &mut scores[h * SCORES..h * SCORES + count];
             if let Some((to, start, stride)) = raw {
                 // SAFETY: this task alone writes these positions of this head.
                 unsafe { to.slice(start + h * stride, count) }.copy_from_slice(row);
             }
             let (largest, sum) = soften(s, row, scale);
-            let out = &mut out[h * (dim + 2)..(h + 1) * (dim + 2)];
+            let out = &mut out[h * width..(h + 1) * width];
             out[..dim].fill(0.0);
             (out[dim], out[dim + 1]) = (largest, sum);
         }
@@ -188,17 +212,17 @@ impl Split<'_> {
         while t < count {
             let live = (count - t).min(VALUE_TILE);
             for h in 0..kv.1 {
-                let head = layout.value_offset() * E::BYTES + (kv.0 + h) * dim * E::BYTES;
-                let values = Values {
+                let value = (layout.value_offset() + (kv.0 + h) * dim) * E::BYTES;
+                let tile = Values {
                     pages,
-                    head,
+                    value,
                     offsets: &offsets[t..count],
                     live,
                     dim,
-                    weights: &scores[h * group * SPLIT + t..],
-                    out: &mut out[h * group * (dim + 2)..(h + 1) * group * (dim + 2)],
+                    weights: &scores[h * group * SCORES + t..],
+                    out: &mut out[h * group * width..(h + 1) * group * width],
                 };
-                values.add::<S, E>(s, group);
+                tile.add::<S, E>(s, group);
             }
             t += live;
         }
@@ -209,22 +233,23 @@ impl Split<'_> {
 struct Values<'a> {
     pages: &'a [u8],
     /// From a token's keys to this head's value, bytes.
-    head: usize,
+    value: usize,
     /// Tokens from the first on; those past `live` are fetched ahead.
     offsets: &'a [usize],
     live: usize,
     dim: usize,
-    /// Rows [`SPLIT`] apart.
+    /// Rows [`SCORES`] apart.
     weights: &'a [f32],
-    /// Rows `dim + 2` apart.
+    /// Rows [`partial_width`] apart.
     out: &'a mut [f32],
 }
 
 impl Values<'_> {
     #[inline(always)]
     fn add<S: Simd, E: Elem>(mut self, s: S, group: usize) {
+        let value = self.value;
         for &at in &self.offsets[..self.live] {
-            assert!(at + self.head + self.dim * E::BYTES <= self.pages.len());
+            assert!(at + value + self.dim * E::BYTES <= self.pages.len());
         }
         let mut m = 0;
         while m < group {
@@ -251,10 +276,10 @@ impl Values<'_> {
             while i < self.dim {
                 for row in m..m + rows {
                     for t in 0..self.live {
-                        let at = self.offsets[t] + self.head + i * E::BYTES;
+                        let at = self.offsets[t] + value + i * E::BYTES;
                         // SAFETY: in bounds as asserted above.
                         let v = unsafe { E::get(self.pages.as_ptr().add(at)) };
-                        self.out[row * (self.dim + 2) + i] += self.weights[row * SPLIT + t] * v;
+                        self.out[row * partial_width(self.dim) + i] += self.weights[row * SCORES + t] * v;
                     }
                 }
                 i += 1;
@@ -266,9 +291,9 @@ impl Values<'_> {
     /// `M` query heads from `m` on, `C` vectors from element `i` on.
     #[inline(always)]
     fn chunk<S: Simd, E: Elem, const M: usize, const C: usize>(&mut self, s: S, m: usize, i: usize) {
-        let (stride, ahead) = (self.dim + 2, self.offsets.len() - 1);
+        let (stride, last) = (partial_width(self.dim), self.offsets.len() - 1);
         assert!(self.out.len() >= (m + M - 1) * stride + i + C * S::LANES);
-        assert!(self.weights.len() >= (m + M - 1) * SPLIT + self.live);
+        assert!(self.weights.len() >= (m + M - 1) * SCORES + self.live);
         let mut acc = [[s.splat(0.0); C]; M];
         for row in 0..M {
             for c in 0..C {
@@ -276,15 +301,15 @@ impl Values<'_> {
                 acc[row][c] = unsafe { s.load(self.out.as_ptr().add((m + row) * stride + i + c * S::LANES)) };
             }
         }
+        let value_at = self.value + i * E::BYTES;
         for t in 0..self.live {
-            let start = self.head + i * E::BYTES;
-            let at = self.pages.as_ptr().wrapping_add(self.offsets[t] + start);
             if m == 0 {
-                let next = self.offsets[(t + VALUE_TILE).min(ahead)] + start;
+                let next = self.offsets[(t + VALUE_TILE).min(last)] + value_at;
                 for line in 0..(C * S::LANES * E::BYTES).div_ceil(64) {
                     s.prefetch(self.pages.as_ptr().wrapping_add(next + line * 64));
                 }
             }
+            let at = self.pages.as_ptr().wrapping_add(self.offsets[t] + value_at);
             let mut value = [s.splat(0.0); C];
             for c in 0..C {
                 // SAFETY: `add` asserted that this head's value lies inside the pages.
@@ -292,7 +317,7 @@ impl Values<'_> {
             }
             for row in 0..M {
                 // SAFETY: in bounds as asserted.
-                let weight = s.splat(unsafe { *self.weights.as_ptr().add((m + row) * SPLIT + t) });
+                let weight = s.splat(unsafe { *self.weights.as_ptr().add((m + row) * SCORES + t) });
                 for c in 0..C {
                     acc[row][c] = s.fma(weight, value[c], acc[row][c]);
                 }

@@ -42,6 +42,7 @@ impl Avx512 {
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const TILE: usize = 4;
+    const GEMM_ROWS: usize = 12;
     type V = __m512;
 
     #[inline(always)]
@@ -124,6 +125,11 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn turn4(self, p: *const f32, stride: usize) -> [[f32; 4]; 4] {
+        // SAFETY: this function's contract.
+        unsafe { turn4_xmm(p, stride) }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
         v!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
     }
@@ -172,9 +178,24 @@ unsafe fn sum4_ymm([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
     }
 }
 
+/// The transpose of a four by four block.
+///
+/// # Safety
+/// Four float32 must be readable at each of four rows, `stride` apart.
+#[inline(always)]
+unsafe fn turn4_xmm(p: *const f32, stride: usize) -> [[f32; 4]; 4] {
+    // SAFETY: this function's contract; SSE is part of x86-64; the array holds four vectors.
+    unsafe {
+        let [mut a, mut b, mut c, mut d] = [0, 1, 2, 3].map(|r| _mm_loadu_ps(p.add(r * stride)));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        std::mem::transmute::<[__m128; 4], [[f32; 4]; 4]>([a, b, c, d])
+    }
+}
+
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE: usize = 2;
+    const GEMM_ROWS: usize = 6;
     type V = __m256;
 
     #[inline(always)]
@@ -258,6 +279,11 @@ impl Simd for Avx2 {
             let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
         }
+    }
+    #[inline(always)]
+    unsafe fn turn4(self, p: *const f32, stride: usize) -> [[f32; 4]; 4] {
+        // SAFETY: this function's contract.
+        unsafe { turn4_xmm(p, stride) }
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
