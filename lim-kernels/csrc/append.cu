@@ -2,12 +2,13 @@
 //   q_h = rope(norm(q_h)) in place;  page(s, t).K = rope(norm(k_h));  page(s, t).V = v_h
 //   norm(x) = x / sqrt(mean(x^2) + eps) * w (where the model has it), over one head
 //   rope(x)[i] = x[i] cos[t][i] - x[i + d/2] sin[t][i];  rope(x)[i + d/2] = x[i + d/2] cos[t][i] + x[i] sin[t][i]
-// in float32, rounded once at the end. Where pages have bounds, the page's min and max over its keys as stored are
-// brought up to date: by the warp of the row that is the first of this step in its page, which goes over the step's
-// other rows in that page, so that no two warps touch one page's bounds.
+// in float32, rounded once at the end. Where pages have bounds, they become the min and max over the page's keys as
+// stored, up to this step's last row in it: by the warp of the first row of this step in the page, which goes over the
+// keys before it and the step's other rows there. No two warps touch one page's bounds, and nothing is left of tokens
+// that a sequence had there before it was cut back.
 //
 // Grid: one warp per (row, head of q, k and v). Rows of sequences with len 0 are skipped.
-// Bytes moved: rows * (2 heads + 4 kv_heads) * head_dim * size, the tables' rows, and the bounds.
+// Bytes moved: rows * (2 heads + 4 kv_heads) * head_dim * size, the tables' rows, and for bounds a page's keys each.
 #include "paged.cuh"
 
 namespace lim {
@@ -66,36 +67,35 @@ template <class T, int D> __device__ inline HeadRow<T, D> key_of(const lim_appen
   return k;
 }
 
-// Min and max of the keys of this step's rows in the page where `row` is the first of them.
+// Min and max of the keys in the page of `row`, the first of this step there; `low` is its key, `keys` slot 0's.
 template <class T, int D>
 __device__ inline void update_bounds(const lim_append_args &a, HeadRow<T, D> low, int row, int kv_head, int seq,
-                                     int page) {
-  int size = a.kv.page_size, pos = a.batch.pos[row];
-  T *bounds = static_cast<T *>(a.kv.bounds) + (static_cast<long long>(page) * 2 * a.kv.kv_heads + kv_head) * D;
-  T *upper = bounds + a.kv.kv_heads * D;
+                                     int page, const T *keys) {
+  int size = a.kv.page_size, slot = a.batch.pos[row] % size, width = a.kv.kv_heads * D;
   low.round();
   HeadRow<T, D> high = low;
-  auto take = [&](const HeadRow<T, D> &min, const HeadRow<T, D> &max) {
+  auto take = [&](const HeadRow<T, D> &k) {
 #pragma unroll
     for (int x = 0; x < low.PART; x++) {
-      low.lo[x] = fminf(low.lo[x], min.lo[x]), low.hi[x] = fminf(low.hi[x], min.hi[x]);
-      high.lo[x] = fmaxf(high.lo[x], max.lo[x]), high.hi[x] = fmaxf(high.hi[x], max.hi[x]);
+      low.lo[x] = fminf(low.lo[x], k.lo[x]), low.hi[x] = fminf(low.hi[x], k.hi[x]);
+      high.lo[x] = fmaxf(high.lo[x], k.lo[x]), high.hi[x] = fmaxf(high.hi[x], k.hi[x]);
     }
   };
-  if (pos % size) {  // the page held tokens before this step
-    HeadRow<T, D> min, max;
-    min.load(bounds);
-    max.load(upper);
-    take(min, max);
+#pragma unroll 4
+  for (int i = 0; i < slot; i++) {
+    HeadRow<T, D> k;
+    k.load(keys + i * width + kv_head * D);
+    take(k);
   }
-  int end = min(a.batch.first[seq + 1], row + size - pos % size);
+  int end = min(a.batch.first[seq + 1], row + size - slot);
   for (int r = row + 1; r < end; r++) {
     HeadRow<T, D> k = key_of<T, D>(a, r, kv_head);
     k.round();
-    take(k, k);
+    take(k);
   }
+  T *bounds = static_cast<T *>(a.kv.bounds) + (static_cast<long long>(page) * 2 * a.kv.kv_heads + kv_head) * D;
   low.store(bounds);
-  high.store(upper);
+  high.store(bounds + width);
 }
 
 template <class T, int D>
@@ -117,7 +117,8 @@ __global__ void __launch_bounds__(APPEND_WARPS *WARP) append_kernel(const __grid
   }
   int size = a.kv.page_size;
   int page = a.batch.table[static_cast<long long>(seq) * a.batch.table_stride + pos / size];
-  T *keys = static_cast<T *>(a.kv.pages) + (static_cast<long long>(page) * 2 * size + pos % size) * kv_heads * D;
+  T *first = static_cast<T *>(a.kv.pages) + static_cast<long long>(page) * 2 * size * kv_heads * D;
+  T *keys = first + pos % size * kv_heads * D;
   int kv_head = (head - a.heads) % kv_heads;
   if (head >= a.heads + kv_heads) {
     HeadRow<T, D> v;
@@ -128,7 +129,7 @@ __global__ void __launch_bounds__(APPEND_WARPS *WARP) append_kernel(const __grid
   HeadRow<T, D> k = key_of<T, D>(a, row, kv_head);
   k.store(keys + kv_head * D);
   bool leads = row == a.batch.first[seq] || pos % size == 0;
-  if (a.kv.bounds && leads) update_bounds<T, D>(a, k, row, kv_head, seq, page);
+  if (a.kv.bounds && leads) update_bounds<T, D>(a, k, row, kv_head, seq, page, first);
 }
 
 template <class T> lim_i32 append_dim(const Machine &m, const lim_append_args &a, void *stream) {

@@ -154,7 +154,7 @@ struct AttendSize {
   long long bytes;
 };
 
-constexpr int LEAST_CHUNK = 128, MOST_CHUNK = 4096;
+constexpr int LEAST_CHUNK = 128, MOST_CHUNK = 8192;
 // Counters stand at the start of the scratch whatever the shapes, so that launches of any shapes may share it.
 constexpr int COUNTERS = 1 << 16;
 
@@ -184,11 +184,14 @@ lim_i32 attend_launch(const Machine &m, const lim_attend_args &a, void *stream) 
                 AttendShape<T, D, NT, WARPS, STAGES>::SHARED, stream, a, attend_size(a, m.sms).plan);
 }
 
+// At least 64 KiB on the way keep memory busy, and fit the chips that allow 99 KiB a block; head_dim 128 takes more
+// where there is more.
 template <class T, int D, int NT> lim_i32 attend_run(const Machine &m, const lim_attend_args &a, void *stream) {
-  constexpr int STAGES = D == 256 ? 1 : 3;
-  if (AttendShape<T, D, NT, 8, STAGES>::SHARED <= m.shared) return attend_launch<T, D, NT, 8, STAGES>(m, a, stream);
-  // Chips with 99 KB of shared memory a block.
-  return attend_launch<T, D, NT, 4, STAGES>(m, a, stream);
+  constexpr int WARPS = D == 256 ? 4 : 8, STAGES = D == 32 ? 4 : D < 128 ? 2 : 1;
+  if constexpr (D == 128 && sizeof(T) == 2) {
+    if (AttendShape<T, D, NT, WARPS, 2>::SHARED <= m.shared) return attend_launch<T, D, NT, WARPS, 2>(m, a, stream);
+  }
+  return attend_launch<T, D, NT, WARPS, STAGES>(m, a, stream);
 }
 
 template <class T, int D> lim_i32 attend_group(const Machine &m, const lim_attend_args &a, void *stream) {

@@ -2,9 +2,9 @@
 //
 // A unit is (sequence, lane, chunk): a lane is a KV head with the query heads that share it, or one query head where
 // every query head has a set of its own; a chunk is a run of the lane's token list. The length of a chunk follows from
-// the number of tokens of that sequence and from capacities alone. It does not depend on what else is in the batch or
-// on where the tokens come from, so a sequence's result is the same, bit for bit, in every batch and whether n <= K
-// tokens are read as "all" or as a selection marked LIM_DENSE.
+// the number of tokens of that sequence, the number of sequences and capacities. It does not depend on the other
+// sequences' lengths or on where the tokens come from, so a sequence's result is the same, bit for bit, whatever else
+// the step holds, and whether n <= K tokens are read as "all" or as a selection marked LIM_DENSE.
 #pragma once
 #include "device.cuh"
 

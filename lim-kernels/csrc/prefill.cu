@@ -52,7 +52,7 @@ template <class T, int D> struct PrefillShape {
 };
 
 template <class T, int D>
-__global__ void __launch_bounds__(PREFILL_WARPS *WARP)
+__global__ void __launch_bounds__(PREFILL_WARPS *WARP, D == 256 ? 1 : 3)
     prefill_kernel(const __grid_constant__ lim_prefill_args a, int shift) {
   using Shape = PrefillShape<T, D>;
   constexpr int KEYS = Shape::KEYS, PITCH = Shape::PITCH, STEPS = D / 16, CHUNKS = D / 8, NTILES = KEYS / 8;
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP)
 
   auto copy_tile = [&](int j, int stage) {
     uint32_t to = base + stage * Shape::STAGE;
-#pragma unroll
+#pragma unroll 4
     for (int x = 0; x < KEYS * CHUNKS / THREADS; x++) {
       int i = threadIdx.x + x * THREADS, key = i / CHUNKS, chunk = i % CHUNKS;
       long long at = tokens.row(tokens.position(j * KEYS + key)) * width + chunk * 8;

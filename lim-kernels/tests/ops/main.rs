@@ -4,6 +4,7 @@ mod append;
 mod attend;
 mod errors;
 mod fixture;
+mod kernels_page;
 mod linear;
 mod prefill;
 mod reference;
