@@ -21,30 +21,50 @@ impl Random {
         let len = shape.iter().product();
         let is_norm = R == 1 && name.ends_with("norm.weight");
         let width = shape.last().copied().unwrap_or(1).max(1);
-        let scale = (3.0 / width as f64).sqrt() / 32_768.0;
+        let scale = (3.0 / width as f64).sqrt();
         let key = name.bytes().fold(self.seed, |h, b| mix(h ^ u64::from(b)));
-        let value = |bits: u16| match is_norm {
+        let level = |i: usize| match is_norm {
             true => 1.0,
-            false => ((f64::from(bits as i16) + 0.5) * scale) as f32,
+            false => (((i as f64 + 0.5) / LEVELS as f64 * 2.0 - 1.0) * scale) as f32,
         };
         let bytes = match self.dtype {
-            DType::F32 => fill(key, len, value)?,
-            DType::F16 => fill(key, len, |bits| f16::from_f32(value(bits)))?,
-            DType::BF16 => fill(key, len, |bits| bf16::from_f32(value(bits)))?,
+            DType::F32 => fill(key, len, level)?,
+            DType::F16 => fill(key, len, |i| f16::from_f32(level(i)))?,
+            DType::BF16 => fill(key, len, |i| bf16::from_f32(level(i)))?,
         };
         Ok(HostTensor { dtype: self.dtype, shape, bytes })
     }
 }
 
-fn fill<T: Pod + Send + Sync>(key: u64, len: usize, value: impl Fn(u16) -> T) -> Result<HostBytes> {
+/// Distinct values; few enough for a table that stays in the first cache.
+const LEVELS: usize = 4096;
+/// Elements drawn from one random word.
+const PER_WORD: usize = 4;
+/// Elements worth a thread.
+const PER_THREAD: usize = 1 << 18;
+
+/// `len` elements drawn from `level(0..LEVELS)`, on all processors: making 8 billion weights should not take longer
+/// than copying them to a device.
+fn fill<T: Pod + Send + Sync>(key: u64, len: usize, level: impl Fn(usize) -> T) -> Result<HostBytes> {
+    let levels: Vec<T> = (0..LEVELS).map(level).collect();
     let mut elements: Vec<T> = room(len)?;
-    // Four elements from each 64-bit word.
-    for word in 0..(len / 4) as u64 {
-        let bits = mix(key.wrapping_add(word));
-        elements.extend([0, 16, 32, 48].map(|shift| value((bits >> shift) as u16)));
-    }
-    let bits = mix(key ^ u64::MAX);
-    elements.extend((0..len % 4).map(|i| value((bits >> (16 * i)) as u16)));
+    elements.resize(len, T::zeroed());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = len.div_ceil(threads).max(PER_THREAD).next_multiple_of(PER_WORD);
+    let draw = |part: &mut [T], first: usize| {
+        for (word, few) in part.chunks_mut(PER_WORD).enumerate() {
+            let bits = mix(key.wrapping_add((first + word) as u64));
+            for (i, element) in few.iter_mut().enumerate() {
+                *element = levels[(bits >> (16 * i)) as usize % LEVELS];
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for (i, part) in elements.chunks_mut(share).enumerate() {
+            let draw = &draw;
+            scope.spawn(move || draw(part, i * share / PER_WORD));
+        }
+    });
     let bytes = size_of_val(&elements[..]);
     host_bytes(elements, bytes)
 }

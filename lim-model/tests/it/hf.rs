@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use crate::goldens;
 
-/// Largest distance of a logit in float32; the logits go up to 4.
-const TOLERANCE: f32 = 1e-4;
+/// Largest distance of a logit; the logits go up to 4. Weights in two bytes are no reason for more: the CPU's
+/// activations are float32 whatever the weights, as HF's are here.
+const TOLERANCE: f32 = 5e-5;
 
 fn full_attention(model: &Model<Cpu>) -> Attention {
     let config = model.config();
@@ -116,19 +117,12 @@ fn prefill_distance(name: &str, convert: Option<DType>) -> f32 {
 }
 
 #[test]
-fn prefill_logits_equal_hfs_in_f32() {
+fn prefill_logits_equal_hfs_with_weights_as_stored_and_in_f32() {
     for name in goldens::MODELS {
-        let distance = prefill_distance(name, Some(DType::F32));
-        assert!(distance < TOLERANCE, "{name}: off by {distance}");
-    }
-}
-
-#[test]
-fn prefill_logits_are_near_hfs_with_weights_as_stored() {
-    for name in goldens::MODELS {
-        let distance = prefill_distance(name, None);
-        // Where the kernels round activations to the weights' 8-bit mantissa, as a GPU does.
-        assert!(distance < 0.05, "{name}: off by {distance}");
+        for convert in [None, Some(DType::F32)] {
+            let distance = prefill_distance(name, convert);
+            assert!(distance < TOLERANCE, "{name} as {convert:?}: off by {distance}");
+        }
     }
 }
 

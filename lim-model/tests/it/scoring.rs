@@ -39,10 +39,14 @@ fn decode_agrees_with_prefill() {
 
 #[test]
 fn the_first_value_needs_no_decode() {
-    let nll = score(attention(Policy::Full, 0), &prompt(2, 3), 1, 16);
-    assert_eq!(nll.len(), 1);
-    // A random model knows nothing: about ln of the vocabulary.
-    assert!((nll[0] - 128f32.ln()).abs() < 2.0, "{nll:?}");
+    let first = |seed| {
+        let nll = score(attention(Policy::Full, 0), &prompt(2, seed), 1, 16);
+        assert_eq!(nll.len(), 1);
+        nll[0]
+    };
+    // A random model knows nothing: about ln of the vocabulary, on average.
+    let mean = (0..16).map(first).sum::<f32>() / 16.0;
+    assert!((mean - 128f32.ln()).abs() < 1.0, "{mean}");
 }
 
 #[test]

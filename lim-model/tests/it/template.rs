@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lim_model::{ChatTemplate, Message, ModelDir};
+use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::goldens;
@@ -100,4 +101,42 @@ fn a_rendered_prompt_has_one_bos() {
     let count = |ids: Vec<u32>| ids.iter().filter(|id| Some(**id) == tokenizer.bos()).count();
     assert_eq!(count(tokenizer.encode_rendered(&prompt).unwrap()), 1);
     assert_eq!(count(tokenizer.encode(&prompt).unwrap()), 2, "a plain text gets a BOS of its own");
+}
+
+/// Pieces that put together make templates, most of them broken.
+fn fragment() -> impl Strategy<Value = &'static str> {
+    prop_oneof![
+        Just("{% for m in messages %}"),
+        Just("{% endfor %}"),
+        Just("{% if add_generation_prompt %}"),
+        Just("{% endif %}"),
+        Just("{% generation %}"),
+        Just("{%- endgeneration -%}"),
+        Just("{% set x = x ~ x if x else 'aa' %}"),
+        Just("{% macro f(a) %}{{ f(a) }}{% endmacro %}"),
+        Just("{{ f(1) }}"),
+        Just("{{ messages[9].content }}"),
+        Just("{{ messages | tojson(indent=2) }}"),
+        Just("{{ 1 // 0 }}"),
+        Just("{{ 9999999999999999999999 * -9 }}"),
+        Just("{{ [1] | tojson(indent=-7, separators=(1,)) }}"),
+        Just("{{ strftime_now('%Q%d') }}"),
+        Just("{{ 'é'[1:] ~ 'abc'[5] ~ 'x'.split('') }}"),
+        Just("{%"),
+        Just("{{"),
+        Just("-%}"),
+        Just("{#"),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_template_is_rendered_or_refused(pieces in prop::collection::vec(fragment(), 0..12)) {
+        let _ = render(&pieces.concat());
+    }
+
+    #[test]
+    fn any_tokenizer_config_is_read_or_refused(text in "[\\[\\]{}:,\"a-z_0-9]{0,80}") {
+        let _ = ChatTemplate::from_files(None, Some(("tokenizer_config.json", text.as_bytes())));
+    }
 }
