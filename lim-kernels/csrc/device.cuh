@@ -135,6 +135,11 @@ inline lim_i32 launch(const Machine &m, void (*kernel)(P...), dim3 grid, int thr
     cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
     if (e != cudaSuccess) return e;
   }
+  // One split of L1 and shared memory for all kernels: a change of it drains the multiprocessor, which cost about 5 us at
+  // every boundary between two kernels that differed (H200).
+  cudaError_t split = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                           cudaSharedmemCarveoutMaxShared);
+  if (split != cudaSuccess) return split;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;

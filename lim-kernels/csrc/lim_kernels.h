@@ -111,11 +111,12 @@ lim_i32 lim_linear(const lim_linear_args *args, void *stream);
 
 /* ---- rows.cu: row-wise steps around large products -------------------------------------------------------------- */
 typedef struct {
-  const lim_i32 *tokens; /* [rows], each < vocabulary */
+  const lim_i32 *tokens; /* [rows] */
   const void *table;     /* [vocabulary][width] of `dtype` */
-  float *x;              /* [rows][width] */
+  float *x;              /* [rows][width]; NaN where the token is not in the vocabulary */
   lim_i32 rows;
   lim_i32 width;
+  lim_i32 vocabulary;
   lim_i32 dtype;
 } lim_embed_args;
 lim_i32 lim_embed(const lim_embed_args *args, void *stream);
@@ -142,9 +143,8 @@ typedef struct {
 lim_i32 lim_swiglu(const lim_swiglu_args *args, void *stream);
 
 typedef struct {
-  void *y;           /* [rows][width] of `dtype` */
-  const float *bias; /* [width]; null: zero */
-  float *x;          /* [rows][width] gets y + bias added; null: y gets the bias added */
+  void *y;           /* [rows][width] of `dtype`, gets the bias added */
+  const float *bias; /* [width] */
   lim_i32 rows;
   lim_i32 width;
   lim_i32 dtype;
@@ -171,7 +171,7 @@ typedef struct {
   const lim_u32 *seen;             /* [rows][vocab] times generated, LIM_SEEN_IN_PROMPT set for prompt tokens; null: none */
   const lim_sample_params *params; /* [rows] */
   const lim_i32 *forced;           /* [rows] token to take instead of a draw, -1: draw; null: draw everywhere */
-  lim_i32 *token;                  /* [rows] -1 where no token can be drawn: NaN, or every logit -inf */
+  lim_i32 *token;                  /* [rows] -1 where no token can be drawn: NaN, +inf, or every logit -inf */
   float *logprob;                  /* [rows] */
   void *scratch;
   lim_u64 scratch_bytes;
@@ -179,7 +179,7 @@ typedef struct {
   lim_i32 vocab;
 } lim_sample_args;
 lim_i32 lim_sample(const lim_sample_args *args, void *stream);
-lim_u64 lim_sample_scratch(lim_i32 rows, lim_i32 vocab);
+lim_u64 lim_sample_scratch(lim_i32 rows);
 /* ---- attention ----
  * q, qkv and out are rows of kv.dtype. A decode step's row s belongs to sequence s. `counters` may be null. */
 

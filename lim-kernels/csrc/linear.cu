@@ -11,7 +11,7 @@
 // The first batches are requested before the wait for the previous kernel, since weights never change.
 //
 // Bytes: out * in elements once; x and y are negligible. float32 has a plain kernel, for correctness.
-#include "device.cuh"
+#include "linear.cuh"
 
 namespace lim {
 
@@ -55,57 +55,7 @@ __device__ __forceinline__ void finish(const lim_linear_args &a, const float *pa
       for (int w = 0; w < warps_per_unit; w++) sum[g] += p[w * GROUPS * kTile];
       if (a.bias) sum[g] += a.bias[g * a.out + row];
     }
-    const size_t at = static_cast<size_t>(m) * a.out + row;
-    if constexpr (GROUPS == 2) {
-      static_cast<T *>(a.y)[at] = from_float<T>(silu(sum[0]) * sum[1]);
-    } else if (a.epilogue == LIM_ADD_F32) {
-      static_cast<float *>(a.y)[at] += sum[0];
-    } else if (a.epilogue == LIM_STORE_F32) {
-      static_cast<float *>(a.y)[at] = sum[0];
-    } else {
-      static_cast<T *>(a.y)[at] = from_float<T>(sum[0]);
-    }
-  }
-}
-
-// Brings x to shared memory, normalised where a norm is given. Row r of the product is row `row_ids[r]` of x.
-template <typename T>
-__device__ __forceinline__ void stage_x(const lim_linear_args &a, T *xs, int pitch, float *warp_sums) {
-  for (int m = 0; m < a.rows; m++) {
-    const size_t src = static_cast<size_t>(a.row_ids ? a.row_ids[m] : m) * a.in;
-    if (!a.norm) {
-      const uint4 *x = reinterpret_cast<const uint4 *>(static_cast<const T *>(a.x) + src);
-      for (int i = threadIdx.x; i < a.in / 8; i += blockDim.x) reinterpret_cast<uint4 *>(xs + m * pitch)[i] = x[i];
-      continue;
-    }
-    const float4 *x = reinterpret_cast<const float4 *>(static_cast<const float *>(a.x) + src);
-    float sum = 0.0f;
-    for (int i = threadIdx.x; i < a.in / 4; i += blockDim.x) {
-      const float4 v = x[i];
-      sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-    }
-#pragma unroll
-    for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
-    if (threadIdx.x % 32 == 0) warp_sums[m * kWarps + threadIdx.x / 32] = sum;
-  }
-  if (!a.norm) return;
-  __syncthreads();
-  for (int m = 0; m < a.rows; m++) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int w = 0; w < kWarps; w++) sum += warp_sums[m * kWarps + w];
-    const float scale = rsqrtf(sum / a.in + a.eps);
-    const size_t src = static_cast<size_t>(a.row_ids ? a.row_ids[m] : m) * a.in;
-    const float4 *x = reinterpret_cast<const float4 *>(static_cast<const float *>(a.x) + src);
-    const float4 *norm = reinterpret_cast<const float4 *>(a.norm);
-    for (int i = threadIdx.x; i < a.in / 4; i += blockDim.x) {
-      const float4 v = x[i], w = norm[i];
-      T *out = xs + m * pitch + 4 * i;
-      out[0] = from_float<T>(v.x * scale * w.x);
-      out[1] = from_float<T>(v.y * scale * w.y);
-      out[2] = from_float<T>(v.z * scale * w.z);
-      out[3] = from_float<T>(v.w * scale * w.w);
-    }
+    store<T, GROUPS == 2>(a, static_cast<size_t>(m) * a.out + row, sum);
   }
 }
 
@@ -146,7 +96,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2) linear_kernel(const __grid_con
   fetch(first + slot, split, now);
   allow_dependents();
   await_dependencies();
-  if (p.pitch) stage_x(a, xs, p.pitch, warp_sums);
+  if (p.pitch) stage_x<T, kWarps>(a, xs, p.pitch, warp_sums, [] { __syncthreads(); });
   __syncthreads();
 
   auto x_at = [&](int m, int k) {
@@ -274,6 +224,7 @@ static lim_i32 launch_tensor_cores(const Machine &m, const lim_linear_args &a, v
 template <typename T> static lim_i32 launch_linear(const Machine &m, const lim_linear_args &a, void *stream) {
   if constexpr (sizeof(T) == 2) {
     if (a.in % 8 == 0) {
+      if (const lim_i32 status = linear_stream(m, a, stream); status != LIM_E_SHAPE) return status;
       const bool two = a.rows > 8;
       if (a.epilogue == LIM_SWIGLU)
         return two ? launch_tensor_cores<T, 2, 2>(m, a, stream) : launch_tensor_cores<T, 2, 1>(m, a, stream);

@@ -1,5 +1,5 @@
 // The row-wise steps around a large matrix product (prefill, more than 16 rows), where the fused forms of linear.cu do
-// not apply: embedding lookup, RMSNorm, SwiGLU, and bias plus residual.
+// not apply: embedding lookup, RMSNorm, SwiGLU, bias.
 //
 // Mapping: one block a row, 16-byte accesses where the width allows. Bytes: each input once, each output once.
 #include "device.cuh"
@@ -13,7 +13,8 @@ template <typename T> __global__ void embed_kernel(const __grid_constant__ lim_e
   const int token = a.tokens[blockIdx.x];
   const T *src = static_cast<const T *>(a.table) + static_cast<size_t>(token) * a.width;
   float *dst = a.x + static_cast<size_t>(blockIdx.x) * a.width;
-  for (int i = threadIdx.x; i < a.width; i += blockDim.x) dst[i] = to_float(src[i]);
+  const bool known = token >= 0 && token < a.vocabulary;
+  for (int i = threadIdx.x; i < a.width; i += blockDim.x) dst[i] = known ? to_float(src[i]) : NAN;
 }
 
 // y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * norm
@@ -45,20 +46,12 @@ template <typename T> __global__ void swiglu_kernel(const __grid_constant__ lim_
     y[i] = from_float<T>(silu(to_float(gate[i])) * to_float(gate[a.width + i]));
 }
 
-// add: x[r] += y[r] + bias, float32; otherwise y[r] += bias in place.
+// y[r] += bias
 template <typename T> __global__ void bias_kernel(const __grid_constant__ lim_bias_args a) {
-  allow_dependents();
   await_dependencies();
-  const size_t row = static_cast<size_t>(blockIdx.x) * a.width;
-  T *y = static_cast<T *>(a.y) + row;
-  for (int i = threadIdx.x; i < a.width; i += blockDim.x) {
-    const float v = to_float(y[i]) + (a.bias ? a.bias[i] : 0.0f);
-    if (a.x) {
-      a.x[row + i] += v;
-    } else {
-      y[i] = from_float<T>(v);
-    }
-  }
+  allow_dependents();
+  T *y = static_cast<T *>(a.y) + static_cast<size_t>(blockIdx.x) * a.width;
+  for (int i = threadIdx.x; i < a.width; i += blockDim.x) y[i] = from_float<T>(to_float(y[i]) + a.bias[i]);
 }
 
 static int threads_for(int width) { return width >= 2048 ? 512 : width >= 512 ? 256 : 128; }

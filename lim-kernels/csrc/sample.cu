@@ -1,32 +1,47 @@
 // Draws one token per row of logits: penalties, temperature, top-k, top-p, min-p, in this order; temperature 0 takes
 // the highest logit, the lowest id on ties. Also the natural log of the token's probability under the plain softmax.
 //
-// Tokens are thought of as sorted by (adjusted logit descending, id ascending). Each filter keeps a prefix of that
-// order, so the kept set is the shortest of the prefixes, and the draw is a position inside its mass. Nothing is
-// sorted: a prefix ends where a radix descent over the order's key says, digit by digit, by counts or by masses.
-// Masses are exp((l - max) / T) in units of 2^-32, as integers: sums do not depend on the order of additions, so the
+// Think of the tokens as sorted by (adjusted logit descending, id ascending). Each filter keeps a prefix of that order,
+// so the kept set is the shortest of the prefixes. Nothing is sorted: a histogram over (max - logit) / T, in bins of 1/64,
+// says in which bin a prefix ends; only that bin's tokens are looked at. The draw is a position inside the kept mass,
+// counted in ascending ids.
+// Masses are exp((l - max) / T) in units of 2^-30, as integers: sums do not depend on the order of additions, so the
 // result is the same in every run.
 //
-// Mapping: lim_sample runs two kernels. `stats`: (kSplits, rows) blocks reduce slices of a row. `draw`: one block a
-// row joins them, gathers the tokens of non-zero mass to scratch and descends. Bytes: rows * vocab * 4, read twice.
-#include <cfloat>
-
+// Mapping: `stats` and `bins`, (kSplits, rows) blocks over slices of a row; `draw`, one block a row.
+// Bytes: rows * vocab * 4, read three times, of which the later two come from the L2 cache.
 #include "device.cuh"
 
 namespace lim {
 
-constexpr int kSplits = 32, kStatsThreads = 256, kDrawThreads = 1024;
+constexpr int kSplits = 64, kSliceThreads = 256, kDrawThreads = 1024;
+constexpr float kBinsPerNat = 64.0f;
+constexpr int kBins = 1344;       // e^-21 in units of 2^-30 is 0
+constexpr int kListed = 2048;     // tokens of a bin that are ranked in shared memory
+
+typedef unsigned long long u64;
 
 struct Stats {
-  float max, sum;  // of the plain logits: max and sum of exp(l - max)
+  float max, sum;  // of the plain logits: max, and sum of exp(l - max)
   float best;      // highest adjusted logit
   int best_id;     // its lowest id
-  int nan;         // whether any logit was NaN
+  int nan;         // whether any logit was NaN or +inf
 };
+
+struct RowScratch {
+  Stats slices[kSplits];
+  u64 mass[kBins];
+  unsigned count[kBins];
+  u64 likely;  // mass of the tokens that min-p keeps
+};
+
+__device__ __forceinline__ RowScratch &scratch_of(const lim_sample_args &a, int row) {
+  return static_cast<RowScratch *>(a.scratch)[row];
+}
 
 __device__ __forceinline__ void join(Stats &a, const Stats &b) {
   const float max = fmaxf(a.max, b.max);
-  if (max > -INFINITY) a.sum = a.sum * __expf(a.max - max) + b.sum * __expf(b.max - max);
+  if (max > NEG_INF) a.sum = a.sum * __expf(a.max - max) + b.sum * __expf(b.max - max);
   a.max = max;
   if (b.best > a.best || (b.best == a.best && b.best_id < a.best_id)) {
     a.best = b.best;
@@ -35,13 +50,32 @@ __device__ __forceinline__ void join(Stats &a, const Stats &b) {
   a.nan |= b.nan;
 }
 
-__device__ __forceinline__ Stats shuffle(const Stats &s, int d) {
-  return {__shfl_xor_sync(~0u, s.max, d), __shfl_xor_sync(~0u, s.sum, d), __shfl_xor_sync(~0u, s.best, d),
-          __shfl_xor_sync(~0u, s.best_id, d), __shfl_xor_sync(~0u, s.nan, d)};
+// All lanes end with the joined value.
+__device__ __forceinline__ void join_warp(Stats &s) {
+#pragma unroll
+  for (int d = WARP / 2; d > 0; d /= 2) {
+    const Stats other = {__shfl_xor_sync(FULL, s.max, d), __shfl_xor_sync(FULL, s.sum, d),
+                         __shfl_xor_sync(FULL, s.best, d), __shfl_xor_sync(FULL, s.best_id, d),
+                         __shfl_xor_sync(FULL, s.nan, d)};
+    join(s, other);
+  }
+}
+
+// The row's statistics, joined from its slices by the first warp and shared with the block.
+__device__ __forceinline__ Stats row_stats(const RowScratch &r, Stats *shared) {
+  if (threadIdx.x < WARP) {
+    Stats s = r.slices[threadIdx.x];
+    for (int i = threadIdx.x + WARP; i < kSplits; i += WARP) join(s, r.slices[i]);
+    join_warp(s);
+    if (threadIdx.x == 0) *shared = s;
+  }
+  __syncthreads();
+  return *shared;
 }
 
 // Penalties as HF and vLLM define them: repetition over prompt and output, presence and frequency over output.
-__device__ __forceinline__ float penalised(float l, const lim_sample_params &p, unsigned seen) {
+__device__ __forceinline__ float adjusted(const lim_sample_args &a, const lim_sample_params &p, size_t at, float l) {
+  const unsigned seen = a.seen ? a.seen[at] : 0u;
   if (seen == 0) return l;
   l = l > 0.0f ? l / p.repetition_penalty : l * p.repetition_penalty;
   const unsigned generated = seen & ~LIM_SEEN_IN_PROMPT;
@@ -49,41 +83,98 @@ __device__ __forceinline__ float penalised(float l, const lim_sample_params &p, 
   return l;
 }
 
-__device__ __forceinline__ float adjusted(const lim_sample_args &a, const lim_sample_params &p, int row, int id) {
-  const size_t at = static_cast<size_t>(row) * a.vocab + id;
-  return penalised(a.logits[at], p, a.seen ? a.seen[at] : 0u);
-}
-
-__global__ void __launch_bounds__(kStatsThreads) sample_stats_kernel(const __grid_constant__ lim_sample_args a) {
-  allow_dependents();
+__global__ void __launch_bounds__(kSliceThreads) sample_stats_kernel(const __grid_constant__ lim_sample_args a) {
   await_dependencies();
-  __shared__ Stats warps[kStatsThreads / 32];
+  allow_dependents();
+  __shared__ Stats warps[kSliceThreads / WARP];
   const int row = blockIdx.y, slice = (a.vocab + kSplits - 1) / kSplits;
   const int begin = blockIdx.x * slice, end = min(begin + slice, a.vocab);
   const lim_sample_params p = a.params[row];
-  Stats s = {-INFINITY, 0.0f, -INFINITY, a.vocab, 0};
-  for (int id = begin + threadIdx.x; id < end; id += blockDim.x) {
-    const float l = a.logits[static_cast<size_t>(row) * a.vocab + id];
-    const Stats one = {l, l > -INFINITY ? 1.0f : 0.0f, adjusted(a, p, row, id), id, isnan(l)};
-    join(s, one);
+  RowScratch &r = scratch_of(a, row);
+  for (int i = blockIdx.x * kSliceThreads + threadIdx.x; i < kBins; i += kSplits * kSliceThreads) r.mass[i] = 0, r.count[i] = 0;
+  if (blockIdx.x == 0 && threadIdx.x == 0) r.likely = 0;
+
+  Stats s = {NEG_INF, 0.0f, NEG_INF, a.vocab, 0};
+#pragma unroll 4
+  for (int id = begin + threadIdx.x; id < end; id += kSliceThreads) {
+    const size_t at = static_cast<size_t>(row) * a.vocab + id;
+    const float l = a.logits[at], v = adjusted(a, p, at, l);
+    s.nan |= !(l < INFINITY);
+    if (l > s.max) {
+      s.sum = s.sum * __expf(s.max - l) + 1.0f;
+      s.max = l;
+    } else if (l > NEG_INF) {
+      s.sum += __expf(l - s.max);
+    }
+    if (v > s.best) s.best = v, s.best_id = id;  // ids ascend: the first of equals stays
   }
-#pragma unroll
-  for (int d = 16; d > 0; d /= 2) join(s, shuffle(s, d));
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = s;
+  join_warp(s);
+  if (threadIdx.x % WARP == 0) warps[threadIdx.x / WARP] = s;
   __syncthreads();
   if (threadIdx.x) return;
-  for (int w = 1; w < kStatsThreads / 32; w++) join(s, warps[w]);
-  static_cast<Stats *>(a.scratch)[row * kSplits + blockIdx.x] = s;
+  for (int w = 1; w < kSliceThreads / WARP; w++) join(s, warps[w]);
+  r.slices[blockIdx.x] = s;
 }
 
-// Larger logits get smaller keys, so ascending keys are the order of preference.
-__device__ __forceinline__ unsigned key_of(float l) {
-  const unsigned bits = __float_as_uint(l == 0.0f ? 0.0f : l);
-  return bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
+__device__ __forceinline__ bool draws(const lim_sample_args &a, const lim_sample_params &p, const Stats &s, int row) {
+  return p.temperature > 0.0f && !s.nan && s.best > NEG_INF && !(a.forced && a.forced[row] >= 0);
 }
 
-// Philox4x32-10 (Salmon et al., SC 2011): 64 random bits for (seed, draw).
-__device__ unsigned long long random_bits(unsigned long long seed, unsigned draw) {
+struct Token {
+  int bin;        // kBins where the mass is 0
+  unsigned mass;  // in units of 2^-30
+  float weight;   // exp((l - max) / T)
+  float logit;    // adjusted
+};
+
+__device__ __forceinline__ Token token_at(const lim_sample_args &a, const lim_sample_params &p, float best, int row, int id) {
+  const size_t at = static_cast<size_t>(row) * a.vocab + id;
+  Token t;
+  t.logit = adjusted(a, p, at, a.logits[at]);
+  const float far = (best - t.logit) / p.temperature;
+  t.weight = expf(-far);
+  t.mass = static_cast<unsigned>(t.weight * 1073741824.0f);
+  t.bin = t.mass ? min(static_cast<int>(far * kBinsPerNat), kBins - 1) : kBins;
+  return t;
+}
+
+__global__ void __launch_bounds__(kSliceThreads) sample_bins_kernel(const __grid_constant__ lim_sample_args a) {
+  await_dependencies();
+  allow_dependents();
+  // A slice's mass in a bin, as two sums that cannot overflow: the low 12 bits and the rest.
+  __shared__ unsigned count[kBins], low[kBins], high[kBins];
+  __shared__ Stats shared;
+  const int row = blockIdx.y, slice = (a.vocab + kSplits - 1) / kSplits;
+  const int begin = blockIdx.x * slice, end = min(begin + slice, a.vocab);
+  const lim_sample_params p = a.params[row];
+  RowScratch &r = scratch_of(a, row);
+  const Stats s = row_stats(r, &shared);
+  if (!draws(a, p, s, row)) return;
+  for (int i = threadIdx.x; i < kBins; i += kSliceThreads) count[i] = low[i] = high[i] = 0;
+  __syncthreads();
+  u64 likely = 0;
+#pragma unroll 4
+  for (int id = begin + threadIdx.x; id < end; id += kSliceThreads) {
+    const Token t = token_at(a, p, s.best, row, id);
+    if (t.bin == kBins) continue;
+    atomicAdd(&count[t.bin], 1u);
+    atomicAdd(&low[t.bin], t.mass & 4095u);
+    atomicAdd(&high[t.bin], t.mass >> 12);
+    if (t.weight >= p.min_p) likely += t.mass;
+  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < kBins; i += kSliceThreads) {
+    if (count[i] == 0) continue;
+    atomicAdd(&r.count[i], count[i]);
+    atomicAdd(&r.mass[i], static_cast<u64>(low[i]) + (static_cast<u64>(high[i]) << 12));
+  }
+#pragma unroll
+  for (int d = WARP / 2; d > 0; d /= 2) likely += __shfl_xor_sync(FULL, likely, d);
+  if (threadIdx.x % WARP == 0 && likely) atomicAdd(&r.likely, likely);
+}
+
+// Philox4x32-10 (Salmon et al., SC 2011): 24 random bits for (seed, draw), the same as the CPU's.
+__device__ u64 random_bits(u64 seed, unsigned draw) {
   unsigned c[4] = {draw, 0, 0, 0}, k[2] = {static_cast<unsigned>(seed), static_cast<unsigned>(seed >> 32)};
   for (int round = 0; round < 10; round++) {
     const unsigned hi0 = __umulhi(0xD2511F53u, c[0]), lo0 = 0xD2511F53u * c[0];
@@ -95,139 +186,218 @@ __device__ unsigned long long random_bits(unsigned long long seed, unsigned draw
     k[0] += 0x9E3779B9u;
     k[1] += 0xBB67AE85u;
   }
-  return static_cast<unsigned long long>(c[0]) << 32 | c[1];
+  return c[0] >> 8;
 }
 
-struct Candidates {
-  const unsigned *key;   // [count]
-  const unsigned *id;    // [count]
-  const unsigned long long *mass;
-  int count;
+// Place in the order: larger logits first, then lower ids.
+__device__ __forceinline__ u64 place_of(float l, int id) {
+  const unsigned bits = __float_as_uint(l == 0.0f ? 0.0f : l);
+  const unsigned key = bits & 0x80000000u ? bits : ~(bits | 0x80000000u);
+  return static_cast<u64>(key) << 32 | static_cast<unsigned>(id);
+}
+
+// A row being drawn from: everything in shared memory.
+struct Draw {
+  u64 mass_before[kBins + 1];  // mass of the bins before
+  unsigned count_before[kBins + 1];
+  u64 place[kListed];
+  unsigned mass[kListed];
+  int listed, first, last;  // tokens listed, and the bins they are of
+  u64 found_place, found_mass;
+  u64 warp_mass[WARP];
+  unsigned warp_count[WARP];
+  int token;
+  u64 digit_weight[256], digit_mass[256];
 };
 
-struct Prefix {
-  unsigned key, id;           // the order's last kept token
-  unsigned long long mass;    // mass up to and including it
-};
-
-// The shortest prefix whose weight (tokens, or mass) reaches `target` >= 1; the whole list where it never does.
-// Called by the whole block; `bins` is shared.
-__device__ Prefix shortest_prefix(const Candidates &c, bool by_mass, unsigned long long target,
-                                  unsigned long long (*bins)[256], unsigned long long *shared) {
-  unsigned long long order = 0, before_weight = 0, before_mass = 0;
-  for (int shift = 56; shift >= 0; shift -= 8) {
-    for (int i = threadIdx.x; i < 512; i += blockDim.x) bins[i / 256][i % 256] = 0;
-    __syncthreads();
-    for (int i = threadIdx.x; i < c.count; i += blockDim.x) {
-      const unsigned long long full = static_cast<unsigned long long>(c.key[i]) << 32 | c.id[i];
-      if (shift < 56 && full >> (shift + 8) != order >> (shift + 8)) continue;
-      const int bin = static_cast<int>(full >> shift & 255);
-      atomicAdd(&bins[0][bin], 1ull);
-      atomicAdd(&bins[1][bin], c.mass[i]);
-    }
-    __syncthreads();
-    if (threadIdx.x == 0) {
-      int bin = 0, last = -1;
-      for (; bin < 256; bin++) {
-        if (bins[0][bin] == 0) continue;
-        last = bin;
-        if (before_weight + bins[by_mass][bin] >= target) break;
-        before_weight += bins[by_mass][bin];
-        before_mass += bins[1][bin];
-      }
-      if (bin == 256) {  // the list ends first: its last token
-        bin = last;
-        before_weight -= bins[by_mass][bin];
-        before_mass -= bins[1][bin];
-      }
-      shared[0] = order | static_cast<unsigned long long>(bin) << shift;
-      shared[1] = before_weight;
-      shared[2] = before_mass + bins[1][bin];
-      shared[3] = before_mass;
-    }
-    __syncthreads();
-    order = shared[0];
-    before_weight = shared[1];
-    before_mass = shared[3];
-    if (shift == 0) break;
+// Exclusive prefix sums of the row's bins.
+__device__ void sum_bins(Draw &d, const RowScratch &r) {
+  constexpr int kEach = (kBins + kDrawThreads - 1) / kDrawThreads;
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, begin = threadIdx.x * kEach;
+  u64 mass = 0;
+  unsigned count = 0;
+  for (int i = begin; i < min(begin + kEach, kBins); i++) mass += r.mass[i], count += r.count[i];
+  u64 mass_to = mass;
+  unsigned count_to = count;
+  for (int step = 1; step < WARP; step *= 2) {
+    const u64 m = __shfl_up_sync(FULL, mass_to, step);
+    const unsigned c = __shfl_up_sync(FULL, count_to, step);
+    if (lane >= step) mass_to += m, count_to += c;
   }
-  const unsigned long long mass = shared[2];
+  if (lane == WARP - 1) d.warp_mass[warp] = mass_to, d.warp_count[warp] = count_to;
   __syncthreads();
-  return {static_cast<unsigned>(order >> 32), static_cast<unsigned>(order), mass};
+  mass_to -= mass;
+  count_to -= count;
+  for (int w = 0; w < warp; w++) mass_to += d.warp_mass[w], count_to += d.warp_count[w];
+  for (int i = begin; i < min(begin + kEach, kBins); i++) {
+    d.mass_before[i] = mass_to, d.count_before[i] = count_to;
+    mass_to += r.mass[i], count_to += r.count[i];
+    if (i == kBins - 1) d.mass_before[kBins] = mass_to, d.count_before[kBins] = count_to;
+  }
+  if (threadIdx.x == 0) d.first = 0, d.last = -1;
+  __syncthreads();
+}
+
+// Lists the tokens of bins first..last.
+__device__ void list_bins(Draw &d, const lim_sample_args &a, const lim_sample_params &p, float best, int row, int first, int last) {
+  if (threadIdx.x == 0) d.listed = 0, d.first = first, d.last = last;
+  __syncthreads();
+#pragma unroll 4
+  for (int id = threadIdx.x; id < a.vocab; id += kDrawThreads) {
+    const Token t = token_at(a, p, best, row, id);
+    if (t.bin < first || t.bin > last) continue;
+    const int at = atomicAdd(&d.listed, 1);
+    d.place[at] = place_of(t.logit, id);
+    d.mass[at] = t.mass;
+  }
+  __syncthreads();
+}
+
+// A bin with more tokens than the list holds (logits nearly alike): finds the token digit by digit of its place.
+__device__ void descend(Draw &d, const lim_sample_args &a, const lim_sample_params &p, float best, int row, int bin,
+                        bool by_mass, u64 target) {
+  u64 place = 0, weight = by_mass ? d.mass_before[bin] : d.count_before[bin], mass = d.mass_before[bin];
+  for (int shift = 56; shift >= 0; shift -= 8) {
+    for (int i = threadIdx.x; i < 256; i += kDrawThreads) d.digit_weight[i] = d.digit_mass[i] = 0;
+    __syncthreads();
+    for (int id = threadIdx.x; id < a.vocab; id += kDrawThreads) {
+      const Token t = token_at(a, p, best, row, id);
+      const u64 at = place_of(t.logit, id);
+      if (t.bin != bin || (shift < 56 && at >> (shift + 8) != place >> (shift + 8))) continue;
+      atomicAdd(&d.digit_weight[at >> shift & 255], by_mass ? t.mass : 1ull);
+      atomicAdd(&d.digit_mass[at >> shift & 255], static_cast<u64>(t.mass));
+    }
+    __syncthreads();
+    int digit = 0;
+    while (weight + d.digit_weight[digit] < target) {
+      weight += d.digit_weight[digit];
+      mass += d.digit_mass[digit];
+      digit++;
+    }
+    place |= static_cast<u64>(digit) << shift;
+    if (shift == 0) mass += d.digit_mass[digit];
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) d.found_place = place, d.found_mass = mass;
+  __syncthreads();
+}
+
+// Ends the shortest prefix whose weight (tokens, or mass) reaches `target`, 1 <= target <= the weight of all:
+// found_place is its last token, found_mass its mass.
+__device__ void find_end(Draw &d, const lim_sample_args &a, const lim_sample_params &p, float best, int row, bool by_mass,
+                         u64 target) {
+  __syncthreads();  // the last call's result has been read
+  auto before = [&](int bin) { return by_mass ? d.mass_before[bin] : static_cast<u64>(d.count_before[bin]); };
+  int low = 0, high = kBins - 1;  // the bin with before(bin) < target <= before(bin + 1)
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (before(middle + 1) >= target) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  if (d.count_before[low + 1] - d.count_before[low] > kListed) return descend(d, a, p, best, row, low, by_mass, target);
+  if (low < d.first || low > d.last) list_bins(d, a, p, best, row, d.count_before[low + 1] <= kListed ? 0 : low, low);
+  const u64 mass_base = d.mass_before[d.first], count_base = d.count_before[d.first];
+  for (int i = threadIdx.x; i < d.listed; i += kDrawThreads) {
+    const u64 mine = d.place[i];
+    u64 mass = mass_base, count = count_base;
+    for (int j = 0; j < d.listed; j++) {
+      if (d.place[j] >= mine) continue;
+      mass += d.mass[j];
+      count++;
+    }
+    const u64 weight = by_mass ? mass : count, own = by_mass ? d.mass[i] : 1;
+    if (weight < target && weight + own >= target) d.found_place = mine, d.found_mass = mass + d.mass[i];
+  }
+  __syncthreads();
+}
+
+// The token of the kept set (place <= end, weight >= min-p) at which the mass, counted in ascending ids, passes `target`.
+__device__ int draw_by_id(Draw &d, const lim_sample_args &a, const lim_sample_params &p, float best, int row, u64 end,
+                          u64 target) {
+  const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  const int slice = (a.vocab + kDrawThreads - 1) / kDrawThreads * WARP, first = warp * slice;
+  const int last = min(first + slice, a.vocab);
+  auto mass_at = [&](int id) -> u64 {
+    if (id >= last) return 0;
+    const Token t = token_at(a, p, best, row, id);
+    return place_of(t.logit, id) <= end && t.weight >= p.min_p ? t.mass : 0;
+  };
+  u64 mine = 0;
+#pragma unroll 4
+  for (int id = first + lane; id < last; id += WARP) mine += mass_at(id);
+#pragma unroll
+  for (int s = WARP / 2; s > 0; s /= 2) mine += __shfl_xor_sync(FULL, mine, s);
+  if (lane == 0) d.warp_mass[warp] = mine;
+  __syncthreads();
+  u64 before = 0;
+  for (int w = 0; w < warp; w++) before += d.warp_mass[w];
+  if (before <= target && target < before + mine) {
+    for (int id = first; id < last; id += WARP) {
+      const u64 mass = mass_at(id + lane);
+      u64 to = mass;
+      for (int step = 1; step < WARP; step *= 2) {
+        const u64 below = __shfl_up_sync(FULL, to, step);
+        if (lane >= step) to += below;
+      }
+      if (before + to - mass <= target && target < before + to) d.token = id + lane;
+      before += __shfl_sync(FULL, to, WARP - 1);
+    }
+  }
+  __syncthreads();
+  return d.token;
 }
 
 __global__ void __launch_bounds__(kDrawThreads) sample_draw_kernel(const __grid_constant__ lim_sample_args a) {
-  allow_dependents();
   await_dependencies();
-  __shared__ unsigned long long bins[2][256];
-  __shared__ unsigned long long shared[4];
-  __shared__ int count;
-  __shared__ unsigned long long total, likely;
+  allow_dependents();
+  extern __shared__ __align__(16) unsigned char memory[];
+  __shared__ Stats shared;
+  Draw &d = *reinterpret_cast<Draw *>(memory);
   const int row = blockIdx.x;
   const lim_sample_params p = a.params[row];
-  const Stats *partial = static_cast<const Stats *>(a.scratch) + row * kSplits;
-  Stats s = partial[0];
-  for (int i = 1; i < kSplits; i++) join(s, partial[i]);
+  const RowScratch &r = scratch_of(a, row);
+  const Stats s = row_stats(r, &shared);
 
-  unsigned token = static_cast<unsigned>(s.best_id);
-  const int forced = a.forced ? a.forced[row] : -1;
-  if (forced >= 0) {
-    token = forced;
-  } else if (p.temperature > 0.0f && !s.nan && s.best > -INFINITY) {
-    const size_t base = static_cast<size_t>(row) * a.vocab;
-    unsigned char *lists = static_cast<unsigned char *>(a.scratch) + static_cast<size_t>(a.rows) * kSplits * sizeof(Stats);
-    const size_t all = static_cast<size_t>(a.rows) * a.vocab;
-    unsigned long long *mass = reinterpret_cast<unsigned long long *>(lists) + base;
-    unsigned *key = reinterpret_cast<unsigned *>(lists + all * 8) + base;
-    unsigned *id = reinterpret_cast<unsigned *>(lists + all * 12) + base;
-    if (threadIdx.x == 0) count = 0, total = 0, likely = 0;
-    __syncthreads();
-    unsigned long long my_total = 0, my_likely = 0;
-    for (int v = threadIdx.x; v < a.vocab; v += blockDim.x) {
-      const float l = adjusted(a, p, row, v), w = expf((l - s.best) / p.temperature);
-      const unsigned long long m = static_cast<unsigned long long>(w * 4294967296.0f);
-      if (m == 0) continue;
-      const int at = atomicAdd(&count, 1);
-      mass[at] = m;
-      key[at] = key_of(l);
-      id[at] = v;
-      my_total += m;
-      if (w >= p.min_p) my_likely += m;
+  int token = s.best > NEG_INF ? s.best_id : -1;
+  if (a.forced && a.forced[row] >= 0) token = a.forced[row];
+  if (draws(a, p, s, row)) {
+    sum_bins(d, r);
+    u64 kept = d.mass_before[kBins], end = ~0ull;
+    if (p.top_k > 0 && p.top_k < static_cast<int>(d.count_before[kBins])) {
+      find_end(d, a, p, s.best, row, false, p.top_k);
+      kept = d.found_mass, end = d.found_place;
     }
-    atomicAdd(&total, my_total);
-    atomicAdd(&likely, my_likely);
-    __syncthreads();
-    const Candidates c = {key, id, mass, count};
-    unsigned long long kept = total;
-    if (p.top_k > 0 && p.top_k < count) kept = shortest_prefix(c, false, p.top_k, bins, shared).mass;
     if (p.top_p < 1.0f) {
-      const unsigned long long target = static_cast<unsigned long long>(static_cast<double>(p.top_p) * static_cast<double>(kept));
-      kept = min(kept, shortest_prefix(c, true, max(target, 1ull), bins, shared).mass);
+      const u64 target = static_cast<u64>(static_cast<double>(p.top_p) * static_cast<double>(kept));
+      find_end(d, a, p, s.best, row, true, max(target, 1ull));
+      kept = min(kept, d.found_mass), end = min(end, d.found_place);
     }
-    kept = min(kept, likely);
-    const unsigned long long at = __umul64hi(random_bits(p.seed, p.draw), kept);
-    token = shortest_prefix(c, true, at + 1, bins, shared).id;
+    if (p.min_p > 0.0f) kept = min(kept, r.likely);
+    token = draw_by_id(d, a, p, s.best, row, end, __umul64hi(random_bits(p.seed, p.draw) << 40, kept));
   }
   if (threadIdx.x) return;
-  const bool valid = !s.nan && s.best > -INFINITY && token < static_cast<unsigned>(a.vocab);
-  a.token[row] = valid ? static_cast<int>(token) : -1;
+  const bool valid = !s.nan && token >= 0 && token < a.vocab;
+  a.token[row] = valid ? token : -1;
   a.logprob[row] = valid ? a.logits[static_cast<size_t>(row) * a.vocab + token] - s.max - logf(s.sum) : NAN;
 }
 
 }  // namespace lim
 
-extern "C" lim_u64 lim_sample_scratch(lim_i32 rows, lim_i32 vocab) {
-  return static_cast<lim_u64>(rows) * (lim::kSplits * sizeof(lim::Stats) + static_cast<lim_u64>(vocab) * 16);
-}
+extern "C" lim_u64 lim_sample_scratch(lim_i32 rows) { return static_cast<lim_u64>(rows) * sizeof(lim::RowScratch); }
 
 extern "C" lim_i32 lim_sample(const lim_sample_args *args, void *stream) {
   const lim_sample_args &a = *args;
   if (a.rows < 1 || a.vocab < 1) return LIM_E_SHAPE;
-  if (a.scratch_bytes < lim_sample_scratch(a.rows, a.vocab)) return LIM_E_SCRATCH;
+  if (a.scratch_bytes < lim_sample_scratch(a.rows)) return LIM_E_SCRATCH;
   lim::Machine m;
   if (const lim_i32 status = lim::machine(&m)) return status;
   const dim3 slices(lim::kSplits, a.rows);
-  if (const lim_i32 status = lim::launch(m, lim::sample_stats_kernel, slices, lim::kStatsThreads, 0, stream, a))
+  if (const lim_i32 status = lim::launch(m, lim::sample_stats_kernel, slices, lim::kSliceThreads, 0, stream, a))
     return status;
-  return lim::launch(m, lim::sample_draw_kernel, dim3(a.rows), lim::kDrawThreads, 0, stream, a);
+  if (const lim_i32 status = lim::launch(m, lim::sample_bins_kernel, slices, lim::kSliceThreads, 0, stream, a))
+    return status;
+  return lim::launch(m, lim::sample_draw_kernel, dim3(a.rows), lim::kDrawThreads, sizeof(lim::Draw), stream, a);
 }

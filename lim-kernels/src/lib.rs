@@ -8,6 +8,7 @@ mod backend;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod draw;
 mod dtype;
 mod error;
 mod layout;

@@ -106,7 +106,7 @@ impl Cpu {
             return Err(shape_error(OP, "out", &[out.len()], &[draws.len()]));
         }
         for draw in draws {
-            check(draw, vocab)?;
+            draw.check(OP, vocab)?;
         }
         let (isa, logits) = (self.isa, logits.data().f32s());
         // Row and index of the first logit that is not a number, in one value so that the least is the first.
@@ -130,31 +130,6 @@ impl Cpu {
     }
 }
 
-fn check(draw: &Draw<'_>, vocab: usize) -> Result<()> {
-    let p = &draw.params;
-    let settings = [
-        ("temperature", p.temperature, "at least 0", p.temperature >= 0.0 && p.temperature.is_finite()),
-        ("top_p", p.top_p, "above 0, at most 1", p.top_p > 0.0 && p.top_p <= 1.0),
-        ("min_p", p.min_p, "from 0 to 1", (0.0..=1.0).contains(&p.min_p)),
-        ("repetition_penalty", p.repetition_penalty, "above 0", p.repetition_penalty > 0.0),
-        ("presence_penalty", p.presence_penalty, "finite", p.presence_penalty.is_finite()),
-        ("frequency_penalty", p.frequency_penalty, "finite", p.frequency_penalty.is_finite()),
-    ];
-    for (what, got, must, good) in settings {
-        if !good || !got.is_finite() {
-            return Err(Error::Range { op: OP, what, got: got as u64, must: format!("{must}; got {got}") });
-        }
-    }
-    let tokens = draw.prompt.iter().chain(draw.generated).chain(&draw.forced);
-    match tokens.copied().find(|&t| t as usize >= vocab) {
-        Some(t) => {
-            let must = format!("below the vocabulary's {vocab}");
-            Err(Error::Range { op: OP, what: "token id", got: t.into(), must })
-        }
-        None => Ok(()),
-    }
-}
-
 /// One token, or the index of a logit that is not a number.
 fn draw_one(isa: Isa, logits: &[f32], draw: &Draw<'_>, room: &mut Room) -> Result<Sampled, usize> {
     let (first, top) = isa.run(Largest(logits))?;
@@ -174,9 +149,8 @@ fn choose(
     room: &mut Room,
 ) -> Result<usize, usize> {
     let p = &draw.params;
-    let penalised = p.repetition_penalty != 1.0 || p.presence_penalty != 0.0 || p.frequency_penalty != 0.0;
     let Room { logits: changed, seen, kept } = room;
-    let (logits, (first, top)) = if penalised {
+    let (logits, (first, top)) = if p.has_penalty() {
         changed.clear();
         changed.extend_from_slice(logits);
         penalise(changed, draw, seen);

@@ -6,11 +6,16 @@ use std::sync::Arc;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
 
 use super::Buffer;
+use super::gemm::Gemm;
+use super::sample::Sampling;
 use crate::{DType, Error, Result};
 
 /// One GPU and one stream on it. Kernels run in the order of the calls; calls return before they finish, except
 /// those that bring data to the host.
 pub struct Cuda {
+    pub(super) gemm: Option<Gemm>,
+    pub(super) row_list: Option<Buffer<i32>>,
+    pub(super) sampling: Option<Sampling>,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     dtype: DType,
@@ -52,6 +57,9 @@ impl Cuda {
         let name = context.name().map_err(|e| failed(words(e)))?;
         let name = format!("{device} ({name})");
         Ok(Cuda {
+            gemm: None,
+            row_list: None,
+            sampling: None,
             context,
             stream,
             dtype,

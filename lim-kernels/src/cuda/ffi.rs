@@ -178,14 +178,15 @@ const _: () = {
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct lim_embed_args {
-    #[doc = " [rows], each < vocabulary"]
+    #[doc = " [rows]"]
     pub tokens: *const lim_i32,
     #[doc = " [vocabulary][width] of `dtype`"]
     pub table: *const ::core::ffi::c_void,
-    #[doc = " [rows][width]"]
+    #[doc = " [rows][width]; NaN where the token is not in the vocabulary"]
     pub x: *mut f32,
     pub rows: lim_i32,
     pub width: lim_i32,
+    pub vocabulary: lim_i32,
     pub dtype: lim_i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -197,7 +198,9 @@ const _: () = {
     ["Offset of field: lim_embed_args::x"][::core::mem::offset_of!(lim_embed_args, x) - 16usize];
     ["Offset of field: lim_embed_args::rows"][::core::mem::offset_of!(lim_embed_args, rows) - 24usize];
     ["Offset of field: lim_embed_args::width"][::core::mem::offset_of!(lim_embed_args, width) - 28usize];
-    ["Offset of field: lim_embed_args::dtype"][::core::mem::offset_of!(lim_embed_args, dtype) - 32usize];
+    ["Offset of field: lim_embed_args::vocabulary"]
+        [::core::mem::offset_of!(lim_embed_args, vocabulary) - 32usize];
+    ["Offset of field: lim_embed_args::dtype"][::core::mem::offset_of!(lim_embed_args, dtype) - 36usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -255,26 +258,23 @@ const _: () = {
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct lim_bias_args {
-    #[doc = " [rows][width] of `dtype`"]
+    #[doc = " [rows][width] of `dtype`, gets the bias added"]
     pub y: *mut ::core::ffi::c_void,
-    #[doc = " [width]; null: zero"]
+    #[doc = " [width]"]
     pub bias: *const f32,
-    #[doc = " [rows][width] gets y + bias added; null: y gets the bias added"]
-    pub x: *mut f32,
     pub rows: lim_i32,
     pub width: lim_i32,
     pub dtype: lim_i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_bias_args"][::core::mem::size_of::<lim_bias_args>() - 40usize];
+    ["Size of lim_bias_args"][::core::mem::size_of::<lim_bias_args>() - 32usize];
     ["Alignment of lim_bias_args"][::core::mem::align_of::<lim_bias_args>() - 8usize];
     ["Offset of field: lim_bias_args::y"][::core::mem::offset_of!(lim_bias_args, y) - 0usize];
     ["Offset of field: lim_bias_args::bias"][::core::mem::offset_of!(lim_bias_args, bias) - 8usize];
-    ["Offset of field: lim_bias_args::x"][::core::mem::offset_of!(lim_bias_args, x) - 16usize];
-    ["Offset of field: lim_bias_args::rows"][::core::mem::offset_of!(lim_bias_args, rows) - 24usize];
-    ["Offset of field: lim_bias_args::width"][::core::mem::offset_of!(lim_bias_args, width) - 28usize];
-    ["Offset of field: lim_bias_args::dtype"][::core::mem::offset_of!(lim_bias_args, dtype) - 32usize];
+    ["Offset of field: lim_bias_args::rows"][::core::mem::offset_of!(lim_bias_args, rows) - 16usize];
+    ["Offset of field: lim_bias_args::width"][::core::mem::offset_of!(lim_bias_args, width) - 20usize];
+    ["Offset of field: lim_bias_args::dtype"][::core::mem::offset_of!(lim_bias_args, dtype) - 24usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -327,7 +327,7 @@ pub struct lim_sample_args {
     pub params: *const lim_sample_params,
     #[doc = " [rows] token to take instead of a draw, -1: draw; null: draw everywhere"]
     pub forced: *const lim_i32,
-    #[doc = " [rows] -1 where no token can be drawn: NaN, or every logit -inf"]
+    #[doc = " [rows] -1 where no token can be drawn: NaN, +inf, or every logit -inf"]
     pub token: *mut lim_i32,
     #[doc = " [rows]"]
     pub logprob: *mut f32,
@@ -563,7 +563,7 @@ unsafe extern "C" {
     pub fn lim_swiglu(args: *const lim_swiglu_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_bias(args: *const lim_bias_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_sample(args: *const lim_sample_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
-    pub fn lim_sample_scratch(rows: lim_i32, vocab: lim_i32) -> lim_u64;
+    pub fn lim_sample_scratch(rows: lim_i32) -> lim_u64;
     pub fn lim_append(args: *const lim_append_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     #[doc = " Bytes of scratch for these capacities (shapes and extents are read, pointers are not), or a negative LIM_E_* code."]
     pub fn lim_attend_scratch(args: *const lim_attend_args) -> lim_i64;

@@ -1,24 +1,273 @@
-//! Embedding and matrix products.
+//! Embedding and matrix products. Up to 16 rows run in one kernel with their norm and epilogue (`linear.cu`); more rows
+//! run through cublasLt with the row-wise kernels of `rows.cu` around it.
 
-use super::Cuda;
-use crate::{Embed, LinearAdd, Logits, NormGateUp, NormLinear, Result};
+use std::ffi::c_void;
+use std::ptr;
 
-pub(super) fn embed(cuda: &mut Cuda, _op: Embed<'_, Cuda>) -> Result<()> {
-    Err(cuda.not_built("embed"))
+use super::gemm::{Operands, Product};
+use super::kv::dtype_code;
+use super::{Cuda, CudaLinear, CudaRows, CudaVector, ffi};
+use crate::{DType, Embed, Error, LinearAdd, Logits, NormGateUp, NormLinear, Result, Tensor};
+
+const FUSED_ROWS: usize = ffi::LIM_LINEAR_MAX_ROWS as usize;
+
+/// What the sums of a product become.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Epilogue {
+    Store,
+    StoreF32,
+    AddF32,
+    SwiGlu,
 }
 
-pub(super) fn norm_linear(cuda: &mut Cuda, _op: NormLinear<'_, Cuda>) -> Result<()> {
-    Err(cuda.not_built("norm_linear"))
+impl Epilogue {
+    fn code(self) -> i32 {
+        (match self {
+            Epilogue::Store => ffi::LIM_STORE,
+            Epilogue::StoreF32 => ffi::LIM_STORE_F32,
+            Epilogue::AddF32 => ffi::LIM_ADD_F32,
+            Epilogue::SwiGlu => ffi::LIM_SWIGLU,
+        }) as i32
+    }
 }
 
-pub(super) fn linear_add(cuda: &mut Cuda, _op: LinearAdd<'_, Cuda>) -> Result<()> {
-    Err(cuda.not_built("linear_add"))
+/// One product: rows of x, an optional norm, the weight, and where the sums go.
+struct Skinny<'a> {
+    op: &'static str,
+    x: *const c_void,
+    /// Rows of x to read; null: the first `rows`.
+    row_ids: *const i32,
+    norm: Option<(&'a CudaVector, f32)>,
+    linear: &'a CudaLinear,
+    y: *mut c_void,
+    rows: usize,
+    epilogue: Epilogue,
 }
 
-pub(super) fn norm_gate_up(cuda: &mut Cuda, _op: NormGateUp<'_, Cuda>) -> Result<()> {
-    Err(cuda.not_built("norm_gate_up"))
+pub(super) fn embed(cuda: &mut Cuda, op: Embed<'_, Cuda>) -> Result<()> {
+    let Embed { table, batch, x } = op;
+    let [_, width] = table.shape;
+    let rows = batch.rows();
+    expect("embed", "x", x, [rows, width], DType::F32)?;
+    let args = ffi::lim_embed_args {
+        tokens: batch.raw().tokens,
+        table: table.weight.ptr().cast(),
+        x: x.data_mut().data.ptr().cast(),
+        rows: rows as i32,
+        width: width as i32,
+        vocabulary: table.shape[0] as i32,
+        dtype: dtype_code(table.dtype),
+    };
+    let stream = cuda.launch_stream()?;
+    // SAFETY: device memory of the checked extents, alive in `op`; the kernel reads no row past the vocabulary.
+    let status = unsafe { ffi::lim_embed(&args, stream) };
+    cuda.check("embed", table.dtype, status)
 }
 
-pub(super) fn logits(cuda: &mut Cuda, _op: Logits<'_, Cuda>) -> Result<()> {
-    Err(cuda.not_built("logits"))
+pub(super) fn norm_linear(cuda: &mut Cuda, op: NormLinear<'_, Cuda>) -> Result<()> {
+    let NormLinear { x, norm, eps, linear, batch, out } = op;
+    let [width, input] = linear.shape;
+    let rows = batch.rows();
+    expect("norm_linear", "x", x, [rows, input], DType::F32)?;
+    expect_norm("norm_linear", norm, input)?;
+    expect("norm_linear", "out", out, [rows, width], linear.dtype)?;
+    let (x, y) = (x.data().data.ptr().cast_const().cast(), out.data_mut().data.ptr().cast());
+    let (norm, epilogue, row_ids) = (Some((norm, eps)), Epilogue::Store, ptr::null());
+    run(cuda, Skinny { op: "norm_linear", x, row_ids, norm, linear, y, rows, epilogue })
+}
+
+pub(super) fn linear_add(cuda: &mut Cuda, op: LinearAdd<'_, Cuda>) -> Result<()> {
+    let LinearAdd { a, linear, batch, x } = op;
+    let [width, input] = linear.shape;
+    let rows = batch.rows();
+    expect("linear_add", "a", a, [rows, input], linear.dtype)?;
+    expect("linear_add", "x", x, [rows, width], DType::F32)?;
+    let (x, y) = (a.data().data.ptr().cast_const().cast(), x.data_mut().data.ptr().cast());
+    let (norm, epilogue, row_ids) = (None, Epilogue::AddF32, ptr::null());
+    run(cuda, Skinny { op: "linear_add", x, row_ids, norm, linear, y, rows, epilogue })
+}
+
+pub(super) fn norm_gate_up(cuda: &mut Cuda, op: NormGateUp<'_, Cuda>) -> Result<()> {
+    let NormGateUp { x, norm, eps, gate_up, batch, out } = op;
+    let [two, input] = gate_up.shape;
+    let rows = batch.rows();
+    if !two.is_multiple_of(2) {
+        let must = "even: gate and up rows stacked".into();
+        return Err(Error::Range { op: "norm_gate_up", what: "rows of gate_up", got: two as u64, must });
+    }
+    expect("norm_gate_up", "x", x, [rows, input], DType::F32)?;
+    expect_norm("norm_gate_up", norm, input)?;
+    expect("norm_gate_up", "out", out, [rows, two / 2], gate_up.dtype)?;
+    let (x, y) = (x.data().data.ptr().cast_const().cast(), out.data_mut().data.ptr().cast());
+    let (norm, epilogue, row_ids) = (Some((norm, eps)), Epilogue::SwiGlu, ptr::null());
+    run(cuda, Skinny { op: "norm_gate_up", x, row_ids, norm, linear: gate_up, y, rows, epilogue })
+}
+
+pub(super) fn logits(cuda: &mut Cuda, op: Logits<'_, Cuda>) -> Result<()> {
+    let Logits { x, norm, eps, head, rows, out } = op;
+    let [vocab, hidden] = head.shape;
+    let [have, width] = x.shape();
+    let last = rows.iter().max().map_or(0, |&r| r as usize + 1);
+    if have < last || width != hidden || x.data().dtype != DType::F32 {
+        return Err(shape("logits", "x", vec![have, width], vec![last, hidden]));
+    }
+    expect_norm("logits", norm, hidden)?;
+    expect("logits", "out", out, [rows.len(), vocab], DType::F32)?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // A decode step reads the rows in order, and so needs no list on the device.
+    let in_order = rows.iter().enumerate().all(|(i, &r)| r as usize == i);
+    let row_ids = if in_order { ptr::null() } else { cuda.row_ids(rows)? };
+    let (x, y) = (x.data().data.ptr().cast_const().cast(), out.data_mut().data.ptr().cast());
+    let (norm, epilogue) = (Some((norm, eps)), Epilogue::StoreF32);
+    run(cuda, Skinny { op: "logits", x, row_ids, norm, linear: head, y, rows: rows.len(), epilogue })
+}
+
+impl Cuda {
+    /// The rows on the device, until the next call.
+    fn row_ids(&mut self, rows: &[u32]) -> Result<*const i32> {
+        let ids: Vec<i32> = rows.iter().map(|&r| r as i32).collect();
+        let mut buffer = match self.row_list.take() {
+            Some(buffer) if buffer.len() >= ids.len() => buffer,
+            _ => self.zeros(ids.len().next_power_of_two(), "row numbers")?,
+        };
+        self.copy_in(&ids, &mut buffer, 0)?;
+        Ok(self.row_list.insert(buffer).ptr())
+    }
+}
+
+fn run(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
+    if s.rows <= FUSED_ROWS { fused(cuda, s) } else { around_gemm(cuda, s) }
+}
+
+/// One kernel; the norm is a kernel of its own from two rows on, where every block repeating it costs more.
+fn fused(cuda: &mut Cuda, mut s: Skinny<'_>) -> Result<()> {
+    if s.rows > 1 && s.norm.is_some() {
+        let (input, dtype) = (s.linear.shape[1], s.linear.dtype);
+        let normed = cuda.scratch(s.rows * input * dtype.bytes())?;
+        normalise(cuda, &s, normed.cast())?;
+        (s.x, s.norm, s.row_ids) = (normed.cast_const().cast(), None, ptr::null());
+    }
+    let CudaLinear { weight, bias, shape: [out, input], dtype } = s.linear;
+    let halves = if s.epilogue == Epilogue::SwiGlu { 2 } else { 1 };
+    let args = ffi::lim_linear_args {
+        x: s.x,
+        row_ids: s.row_ids,
+        norm: s.norm.map_or(ptr::null(), |(norm, _)| norm.data.ptr().cast_const()),
+        w: weight.ptr().cast(),
+        bias: bias.as_ref().map_or(ptr::null(), |b| b.ptr().cast_const()),
+        y: s.y,
+        eps: s.norm.map_or(0.0, |(_, eps)| eps),
+        rows: s.rows as i32,
+        in_: *input as i32,
+        out: (out / halves) as i32,
+        dtype: dtype_code(dtype),
+        epilogue: s.epilogue.code(),
+    };
+    let stream = cuda.launch_stream()?;
+    // SAFETY: device memory of the extents that the verb checked, alive in its operands or in the scratch.
+    let status = unsafe { ffi::lim_linear(&args, stream) };
+    cuda.check(s.op, *dtype, status)
+}
+
+/// Norm, product and epilogue one after the other.
+fn around_gemm(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
+    let CudaLinear { weight, bias, shape: [out, input], dtype } = s.linear;
+    let (rows, n, k, dtype) = (s.rows, *out, *input, *dtype);
+    let normed_bytes = if s.norm.is_some() { (rows * k * dtype.bytes()).next_multiple_of(256) } else { 0 };
+    let both_bytes = if s.epilogue == Epilogue::SwiGlu { rows * n * dtype.bytes() } else { 0 };
+    let scratch = cuda.scratch(normed_bytes + both_bytes)?;
+    let both: *mut c_void = scratch.wrapping_add(normed_bytes).cast();
+    let mut a = s.x;
+    if s.norm.is_some() {
+        normalise(cuda, &s, scratch.cast())?;
+        a = scratch.cast_const().cast();
+    }
+    let (out, y) = match s.epilogue {
+        Epilogue::Store => (dtype, s.y),
+        Epilogue::SwiGlu => (dtype, both),
+        Epilogue::StoreF32 | Epilogue::AddF32 => (DType::F32, s.y),
+    };
+    let add = s.epilogue == Epilogue::AddF32;
+    cuda.product(
+        Product { rows, n, k, dtype, out, add },
+        &Operands { a, w: weight.ptr().cast_const().cast(), out: y },
+    )?;
+    if let Some(bias) = bias {
+        let args = ffi::lim_bias_args {
+            y,
+            bias: bias.ptr(),
+            rows: rows as i32,
+            width: n as i32,
+            dtype: dtype_code(out),
+        };
+        let stream = cuda.launch_stream()?;
+        // SAFETY: `y` is `[rows][n]` of type `out`, the bias `[n]`.
+        let status = unsafe { ffi::lim_bias(&args, stream) };
+        cuda.check(s.op, dtype, status)?;
+    }
+    if s.epilogue == Epilogue::SwiGlu {
+        let args = ffi::lim_swiglu_args {
+            gate_up: both,
+            y: s.y,
+            rows: rows as i32,
+            width: (n / 2) as i32,
+            dtype: dtype_code(dtype),
+        };
+        let stream = cuda.launch_stream()?;
+        // SAFETY: `both` is `[rows][n]`, `y` is `[rows][n / 2]`, as the verb checked.
+        let status = unsafe { ffi::lim_swiglu(&args, stream) };
+        cuda.check(s.op, dtype, status)?;
+    }
+    Ok(())
+}
+
+/// `y[rows][in] = rms_norm(x[row_ids])` in the weight's type.
+fn normalise(cuda: &mut Cuda, s: &Skinny<'_>, y: *mut c_void) -> Result<()> {
+    let Some((norm, eps)) = s.norm else { return Ok(()) };
+    let dtype = s.linear.dtype;
+    let args = ffi::lim_rms_norm_args {
+        x: s.x.cast(),
+        row_ids: s.row_ids,
+        norm: norm.data.ptr(),
+        y,
+        eps,
+        rows: s.rows as i32,
+        width: s.linear.shape[1] as i32,
+        dtype: dtype_code(dtype),
+    };
+    let stream = cuda.launch_stream()?;
+    // SAFETY: `x` was checked by the verb; `y` is scratch of `rows * in` elements.
+    let status = unsafe { ffi::lim_rms_norm(&args, stream) };
+    cuda.check(s.op, dtype, status)
+}
+
+/// Whether `tensor` has at least these rows, this width and this type.
+fn expect(
+    op: &'static str,
+    operand: &'static str,
+    tensor: &Tensor<CudaRows, 2>,
+    [rows, width]: [usize; 2],
+    dtype: DType,
+) -> Result<()> {
+    let [have, is] = tensor.shape();
+    if have < rows || is != width {
+        return Err(shape(op, operand, vec![have, is], vec![rows, width]));
+    }
+    if tensor.data().dtype != dtype {
+        return Err(Error::DType { op, dtype: tensor.data().dtype });
+    }
+    Ok(())
+}
+
+fn expect_norm(op: &'static str, norm: &CudaVector, width: usize) -> Result<()> {
+    if norm.data.len() == width {
+        return Ok(());
+    }
+    Err(shape(op, "norm", vec![norm.data.len()], vec![width]))
+}
+
+fn shape(op: &'static str, operand: &'static str, got: Vec<usize>, expected: Vec<usize>) -> Error {
+    Error::Shape { op, operand, got, expected }
 }

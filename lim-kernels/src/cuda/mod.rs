@@ -17,6 +17,7 @@ mod convert;
 mod counters;
 #[allow(dead_code, missing_docs, non_camel_case_types, unreachable_pub, clippy::all)]
 mod ffi;
+mod gemm;
 mod graph;
 mod kv;
 mod linear;

@@ -1,0 +1,80 @@
+// What the two skinny products share: bringing x in, and what becomes of a sum.
+#pragma once
+#include "device.cuh"
+
+namespace lim {
+
+// Brings x to shared memory, normalised where a norm is given; row r of the product is row `row_ids[r]` of x. Called by
+// the first WARPS warps of a block; `sync` is their barrier. `pitch` is in elements.
+template <typename T, int WARPS, typename Sync>
+__device__ __forceinline__ void stage_x(const lim_linear_args &a, T *xs, int pitch, float *warp_sums, Sync sync) {
+  constexpr int kThreads = WARPS * WARP;
+  if (!a.norm) {
+    // Eight loads in flight a thread: x comes from the L2 cache, and its latency would add up row by row.
+    constexpr int kBatch = 8;
+    const int width = a.in / 8, total = a.rows * width;
+    for (int base = threadIdx.x; base < total; base += kBatch * kThreads) {
+      uint4 v[kBatch];
+#pragma unroll
+      for (int j = 0; j < kBatch; j++) {
+        const int i = base + j * kThreads, m = i / width;
+        if (i >= total) continue;
+        const size_t src = static_cast<size_t>(a.row_ids ? a.row_ids[m] : m) * width + i % width;
+        v[j] = static_cast<const uint4 *>(a.x)[src];
+      }
+#pragma unroll
+      for (int j = 0; j < kBatch; j++) {
+        const int i = base + j * kThreads;
+        if (i < total) reinterpret_cast<uint4 *>(xs + i / width * pitch)[i % width] = v[j];
+      }
+    }
+    return;
+  }
+  for (int m = 0; m < a.rows; m++) {
+    const size_t src = static_cast<size_t>(a.row_ids ? a.row_ids[m] : m) * a.in;
+    const float4 *x = reinterpret_cast<const float4 *>(static_cast<const float *>(a.x) + src);
+    float sum = 0.0f;
+    for (int i = threadIdx.x; i < a.in / 4; i += kThreads) {
+      const float4 v = x[i];
+      sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+    }
+#pragma unroll
+    for (int d = WARP / 2; d > 0; d /= 2) sum += __shfl_xor_sync(FULL, sum, d);
+    if (threadIdx.x % WARP == 0) warp_sums[m * WARPS + threadIdx.x / WARP] = sum;
+  }
+  sync();
+  for (int m = 0; m < a.rows; m++) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) sum += warp_sums[m * WARPS + w];
+    const float scale = rsqrtf(sum / a.in + a.eps);
+    const size_t src = static_cast<size_t>(a.row_ids ? a.row_ids[m] : m) * a.in;
+    const float4 *x = reinterpret_cast<const float4 *>(static_cast<const float *>(a.x) + src);
+    const float4 *norm = reinterpret_cast<const float4 *>(a.norm);
+    for (int i = threadIdx.x; i < a.in / 4; i += kThreads) {
+      const float4 v = x[i], w = norm[i];
+      uint2 out;
+      out.x = pack<T>(v.x * scale * w.x, v.y * scale * w.y);
+      out.y = pack<T>(v.z * scale * w.z, v.w * scale * w.w);
+      reinterpret_cast<uint2 *>(xs + m * pitch)[i] = out;
+    }
+  }
+}
+
+// Puts the sums of output element `at` (SwiGLU: of its gate and its up row) where the epilogue says.
+template <typename T, bool SWIGLU> __device__ __forceinline__ void store(const lim_linear_args &a, size_t at, const float *sum) {
+  if constexpr (SWIGLU) {
+    static_cast<T *>(a.y)[at] = from_float<T>(silu(sum[0]) * sum[1]);
+  } else if (a.epilogue == LIM_ADD_F32) {
+    static_cast<float *>(a.y)[at] += sum[0];
+  } else if (a.epilogue == LIM_STORE_F32) {
+    static_cast<float *>(a.y)[at] = sum[0];
+  } else {
+    static_cast<T *>(a.y)[at] = from_float<T>(sum[0]);
+  }
+}
+
+// linear_stream.cu: the product on sm_90 and later. LIM_E_SHAPE where it does not apply.
+lim_i32 linear_stream(const Machine &m, const lim_linear_args &a, void *stream);
+
+}  // namespace lim
