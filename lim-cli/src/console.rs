@@ -43,7 +43,7 @@ impl Console {
         if !self.draws() {
             return ProgressBar::hidden();
         }
-        let style = ProgressStyle::with_template("{msg} {bar:32} {pos}/{len} {per_sec}")
+        let style = ProgressStyle::with_template("{msg} {bar:32} {pos}/{len} {elapsed}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         ProgressBar::new(len).with_style(style).with_message(what)
     }

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroUsize;
 
-use lim_kernels::Backend;
 use lim_kernels::cpu::Cpu;
+use lim_kernels::{Backend, DType};
 
 use crate::args::DeviceArg;
 use crate::console::Console;
@@ -18,32 +18,72 @@ pub(crate) trait Job {
     fn run<B: Backend>(self, backend: B) -> Result<Self::Out>;
 }
 
-/// Makes the backend that `device` names and runs `job` on it. `auto` says what it picked.
-///
-/// # Errors
-/// A usage error when this build has no such backend; else what the job fails with.
-pub(crate) fn with_backend<J: Job>(
-    device: DeviceArg,
-    threads: Option<NonZeroUsize>,
-    console: Console,
-    job: J,
-) -> Result<J::Out> {
-    match device {
-        DeviceArg::Cpu => job.run(cpu(threads)?),
-        DeviceArg::Auto => {
-            let backend = cpu(threads)?;
-            console.note(format_args!("device     auto picked {}: {NO_GPU_ENGINE}", backend.device()));
-            job.run(backend)
+/// The device asked for, with what its backend is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Device {
+    pub(crate) device: DeviceArg,
+    /// Of the CPU.
+    pub(crate) threads: Option<NonZeroUsize>,
+    /// Weights and activations of a GPU.
+    pub(crate) dtype: DType,
+}
+
+impl Device {
+    /// Makes the backend and runs `job` on it. `auto` says what it picked.
+    ///
+    /// # Errors
+    /// A usage error when this build has no such backend; else what the device or the job fails with.
+    pub(crate) fn run<J: Job>(self, console: Console, job: J) -> Result<J::Out> {
+        match self.device {
+            DeviceArg::Cpu => job.run(cpu(self.threads)?),
+            DeviceArg::Auto => {
+                let backend = cpu(self.threads)?;
+                console.item("device", format_args!("auto picked {}; {ONLY_ON_REQUEST}", backend.device()));
+                job.run(backend)
+            }
+            DeviceArg::Cuda(ordinal) => cuda(ordinal, self.dtype, job),
         }
-        DeviceArg::Cuda(_) => Err(Error::usage(format!(
-            "--device cuda: {NO_GPU_ENGINE}; use --device cpu. The CUDA kernels are a library so far: \
-             cargo build --release -p lim-kernels --features cuda"
-        ))),
     }
 }
 
-/// Why a GPU is never picked.
-pub(crate) const NO_GPU_ENGINE: &str = "this version has no engine for GPUs";
+#[cfg(feature = "cuda")]
+fn cuda<J: Job>(ordinal: usize, dtype: DType, job: J) -> Result<J::Out> {
+    job.run(lim_kernels::cuda::Cuda::new(ordinal, dtype)?)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda<J: Job>(ordinal: usize, _: DType, _: J) -> Result<J::Out> {
+    Err(Error::usage(format!(
+        "--device cuda:{ordinal}: this build has no CUDA. Use --device cpu, or build with the CUDA compiler \
+         (scripts/cuda-toolkit.sh fetches it): cargo build --release -p lim-cli --features cuda"
+    )))
+}
+
+/// Why `auto` does not pick a GPU.
+#[cfg(feature = "cuda")]
+const ONLY_ON_REQUEST: &str = "a GPU is used on request only, by --device cuda";
+#[cfg(not(feature = "cuda"))]
+const ONLY_ON_REQUEST: &str = "this build has no CUDA";
+
+/// The GPU this build could use, or why it cannot.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu() -> String {
+    let found = lim_kernels::cuda::Cuda::new(0, DType::BF16).and_then(|cuda| {
+        Ok(format!("{}, {} free", cuda.device(), crate::report::bytes(cuda.memory()?.0 as u64)))
+    });
+    found.unwrap_or_else(|error| error.to_string())
+}
+
+/// The GPU this build could use, or why it cannot.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn gpu() -> String {
+    let driver = if std::path::Path::new("/proc/driver/nvidia/version").exists() {
+        "NVIDIA driver found, but this build has no CUDA"
+    } else {
+        "no NVIDIA driver, and this build has no CUDA"
+    };
+    format!("{driver} (cargo build --release -p lim-cli --features cuda)")
+}
 
 /// The CPU backend.
 pub(crate) fn cpu(threads: Option<NonZeroUsize>) -> Result<Cpu> {

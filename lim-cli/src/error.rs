@@ -11,10 +11,6 @@ pub(crate) enum Error {
     #[error(transparent)]
     Kernel(#[from] lim_kernels::Error),
     #[error(transparent)]
-    Cache(#[from] lim_kvcache::Error),
-    #[error(transparent)]
-    Select(#[from] lim_select::Error),
-    #[error(transparent)]
     Model(#[from] lim_model::Error),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },

@@ -1,7 +1,6 @@
 //! `doctor`: what this machine has, and whether the embedded model solves a problem on it.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use lim_kernels::{Backend, PageSize, SampleParams};
@@ -44,7 +43,7 @@ pub(super) fn run(args: DoctorArgs) -> Result<()> {
         fact("cpu", cpu(args.threads)?),
         fact("memory", memory()),
         fact("read", format!("{:.1} GB/s with {threads} threads", Yardstick::new(threads).gb_per_s())),
-        fact("gpu", gpu()),
+        fact("gpu", device::gpu()),
         fact("cache", cache()),
     ];
     spinner.set_message("solving a problem");
@@ -106,15 +105,6 @@ fn memory() -> String {
         (Some(total), Some(free)) => format!("{total}, {free} available"),
         _ => "unknown on this system".into(),
     }
-}
-
-fn gpu() -> String {
-    let driver = if Path::new("/proc/driver/nvidia/version").exists() {
-        "NVIDIA driver found"
-    } else {
-        "no NVIDIA driver"
-    };
-    format!("{driver}; {}", device::NO_GPU_ENGINE)
 }
 
 /// Where models from the hub are kept.

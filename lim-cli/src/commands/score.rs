@@ -7,7 +7,7 @@ use lim_model::{Engine, EngineOptions, ScoreOptions};
 
 use crate::args::{OutputFormat, ScoreArgs};
 use crate::console::Console;
-use crate::device::{self, Job};
+use crate::device::{Device, Job};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::open::{self, Opened};
@@ -27,8 +27,8 @@ pub(super) fn run(args: ScoreArgs) -> Result<()> {
     check(&ids, args.prefill, opened.config.max_positions)?;
     console.item("model", opened.describe());
     console.item("attention", policy::describe(&attention));
-    let (device, threads) = (args.model.device, args.model.threads);
-    device::with_backend(device, threads, console, Score { args, console, interrupt, opened, attention, ids })
+    let device = Device { device: args.model.device, threads: args.model.threads, dtype: opened.dtype };
+    device.run(console, Score { args, console, interrupt, opened, attention, ids })
 }
 
 /// Refuses what cannot be scored, before anything is loaded.

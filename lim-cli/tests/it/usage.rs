@@ -67,12 +67,20 @@ fn the_wrong_part_of_layers_is_underlined() {
 fn devices_and_models_that_are_not_there() {
     refused(&["generate", "x", "--device", "tpu"], &["auto, cpu, cuda or cuda:N"]);
     refused(&["generate", "x", "--device", "cuda:x"], &["cuda:N"]);
-    refused(&["generate", "x", "--device", "cuda"], &["--device cuda", "--device cpu"]);
     refused(&["bench", "--random-weights", "gpt-5"], &["gpt-5", "qwen3-0.6b", "r1-distill-qwen-7b"]);
     refused(&["bench", "--random-weights", "qwen3-8b", "--model", "x"], &["cannot be used with"]);
     let missing = lim(&["generate", "x", "--model", "/no/such/model"]);
     assert_eq!((missing.code, missing.stdout.as_str()), (1, ""));
     assert!(missing.stderr.contains("/no/such/model"), "{}", missing.stderr);
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_build_without_cuda_says_how_to_get_it() {
+    let words = ["this build has no CUDA", "--device cpu", "--features cuda", "scripts/cuda-toolkit.sh"];
+    refused(&["generate", "x", "--device", "cuda"], &words);
+    refused(&["score", "--prompt-ids", "5,6", "--device", "cuda:1"], &words);
+    refused(&["bench", "--device", "cuda"], &words);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use lim_select::{Attention, Policy};
 use crate::args::{BenchArgs, TableFormat};
 use crate::bandwidth::Yardstick;
 use crate::console::Console;
-use crate::device::{self, Job};
+use crate::device::{self, Device, Job};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::open::{self, Opened};
@@ -28,12 +28,14 @@ pub(super) fn run(args: BenchArgs) -> Result<()> {
     };
     let attentions = plan::attentions(&args, &opened)?;
     let tests = plan::tests(&args, opened.config.max_positions)?;
+    console.item("model", opened.describe());
     for attention in &attentions {
         console.item("attention", policy::describe(attention));
     }
     let threads = device::cpu_threads(args.model.threads);
+    let device = Device { device: args.model.device, threads: args.model.threads, dtype: opened.dtype };
     let job = Bench { args: &args, console, interrupt, opened, attentions, tests, threads };
-    let report = device::with_backend(args.model.device, args.model.threads, console, job)?;
+    let report = device.run(console, job)?;
     console.result(match args.output {
         TableFormat::Md => report.markdown(),
         TableFormat::Csv => report.csv(),

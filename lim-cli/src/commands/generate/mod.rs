@@ -6,13 +6,14 @@ mod show;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use indicatif::ProgressBar;
 use lim_kernels::{Backend, Capacity};
 use lim_model::{Engine, EngineOptions, FinishReason, GenerateOptions, Progress};
 
 use crate::args::{GenerateArgs, OutputFormat};
 use crate::console::Console;
 use crate::demo::Problem;
-use crate::device::{self, Job};
+use crate::device::{Device, Job};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::open::{self, Opened, Text};
@@ -49,10 +50,10 @@ pub(super) fn run(args: GenerateArgs) -> Result<()> {
         console
             .note("note: the model has no tokenizer.json: it generates token ids (--output json), no text");
     }
-    let (device, threads) = (args.model.device, args.model.threads);
+    let device = Device { device: args.model.device, threads: args.model.threads, dtype: opened.dtype };
     let job =
         Generate { args: &args, console, interrupt, opened, text, attention, prompt, sampling, options };
-    device::with_backend(device, threads, console, job)
+    device.run(console, job)
 }
 
 struct Generate<'a> {
@@ -89,11 +90,16 @@ impl Job for Generate<'_> {
         let live = args.report.output == OutputFormat::Text;
         let mut show = live.then(|| Show::new(console, samples));
         let mut shown = Ok(());
-        let bar = console.bar("prefill", options.prompt.len() as u64);
+        let prefill = console.bar("prefill", options.prompt.len() as u64);
+        // Live text is its own progress.
+        let kept = (samples * options.max_new_tokens) as u64;
+        let decode = if live { ProgressBar::hidden() } else { console.bar("decode", kept) };
         let progress = |progress: Progress<'_>| {
             match progress {
-                Progress::Prefill { done, total } if done < total => bar.set_position(done as u64),
-                _ => bar.finish_and_clear(),
+                Progress::Prefill { done, total } if done == total => prefill.finish_and_clear(),
+                Progress::Prefill { done, .. } => prefill.set_position(done as u64),
+                Progress::Token { .. } => decode.inc(1),
+                Progress::Finished { .. } => {}
             }
             if let Some(show) = &mut show
                 && shown.is_ok()
@@ -105,6 +111,7 @@ impl Job for Generate<'_> {
         };
         let generation =
             lim_model::generate(&mut engine, &text.tokenizer, &options, interrupt.flag(), progress)?;
+        decode.finish_and_clear();
         shown?;
 
         let generated = generation.samples.iter().map(|s| s.token_ids.len()).sum();
