@@ -412,6 +412,8 @@ pub trait Backend {
     type Selection;
     /// Per-layer counters.
     type Counters;
+    /// A recorded run of verbs; `()` on a device that runs them right away.
+    type Recording;
 
     /// Device as reports name it, such as `cpu (2 threads, avx512)` or `cuda:0 (NVIDIA H200)`.
     fn device(&self) -> String;
@@ -457,6 +459,16 @@ pub trait Backend {
     fn read_selection(&mut self, seq: usize, selection: &Self::Selection) -> Result<Option<Vec<Vec<u32>>>>;
     /// What each layer did.
     fn read_counters(&mut self, counters: &Self::Counters) -> Result<Vec<LayerCount>>;
+
+    /// Runs `verbs` and, where the device can, records them: [`Backend::replay`] then runs the same kernels on the same
+    /// buffers, with what a later `upload` of as many rows has put into the batch. `verbs` has run before, so that
+    /// scratch has its size, and neither uploads nor reads back. The buffers must outlive the recording.
+    fn record<E: From<crate::Error>>(
+        &mut self,
+        verbs: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<Option<Self::Recording>, E>;
+    /// Runs a recording.
+    fn replay(&mut self, recording: &Self::Recording) -> Result<()>;
 
     /// See [`Embed`].
     fn embed(&mut self, op: Embed<'_, Self>) -> Result<()>;

@@ -130,7 +130,16 @@ pub struct Engine<B: Backend> {
     pub(crate) events: Vec<Event>,
     attention: lim_select::Attention,
     buffers: Buffers<B>,
+    recordings: Vec<Recorded<B>>,
     next_id: u64,
+}
+
+/// The kernels of a decode step, good for every step of as many sequences that selects, or that does not.
+struct Recorded<B: Backend> {
+    seqs: usize,
+    sparse: bool,
+    /// `None` after the first such step, and on devices that do not record.
+    recording: Option<B::Recording>,
 }
 
 impl<B: Backend> Engine<B> {
@@ -163,6 +172,7 @@ impl<B: Backend> Engine<B> {
             draws: Vec::with_capacity(capacity.seqs),
             sampled: vec![Sampled { token: 0, logprob: 0.0 }; capacity.seqs],
             events: Vec::with_capacity(2 * capacity.seqs + 1),
+            recordings: Vec::with_capacity(2 * capacity.seqs),
             next_id: 0,
             backend,
             model,
@@ -180,6 +190,7 @@ impl<B: Backend> Engine<B> {
             return Err(Error::Request { what: "attention", reason });
         }
         let EngineOptions { capacity, .. } = self.options;
+        self.recordings.clear();
         self.buffers = Buffers::new(&mut self.backend, &attention, capacity, self.model.config().heads)?;
         self.attention = attention;
         Ok(())
@@ -255,11 +266,33 @@ impl<B: Backend> Engine<B> {
         (self.backend, self.model)
     }
 
-    /// Runs the step that `self.step` holds.
-    pub(crate) fn forward(&mut self, phase: Phase) -> Result<()> {
+    /// Runs the prefill step that `self.step` holds.
+    pub(crate) fn forward_prefill(&mut self) -> Result<()> {
         let Engine { backend, model, step, cache, attention, buffers, workspace, prefill_rope, .. } = self;
-        let rope = prefill_rope.as_ref().filter(|_| phase == Phase::Prefill);
+        let (phase, rope) = (Phase::Prefill, prefill_rope.as_ref());
         model.forward(backend, Pass { phase, step, cache, attention, buffers, workspace, rope })
+    }
+
+    /// Runs the decode step that `self.step` holds: the first of its kind as it is, the second recorded, the others by
+    /// replay.
+    pub(crate) fn forward_decode(&mut self) -> Result<()> {
+        let Engine { backend, model, step, cache, attention, buffers, workspace, recordings, .. } = self;
+        let (seqs, sparse) = (step.seqs(), attention.is_sparse_at(step.max_len()));
+        backend.upload(step, &mut workspace.batch)?;
+        let known = recordings.iter_mut().find(|r| (r.seqs, r.sparse) == (seqs, sparse));
+        if let Some(Recorded { recording: Some(recording), .. }) = &known {
+            return Ok(backend.replay(recording)?);
+        }
+        let (phase, rope) = (Phase::Decode, None);
+        let pass = Pass { phase, step, cache, attention, buffers, workspace, rope };
+        match known {
+            Some(known) => known.recording = backend.record(|backend| model.run(backend, pass))?,
+            None => {
+                model.run(backend, pass)?;
+                recordings.push(Recorded { seqs, sparse, recording: None });
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is nothing to do.

@@ -1,13 +1,32 @@
 //! Grouped-query reasoning models with sparse attention: loading, the transformer block, generation.
 //!
 //! ```
-//! use lim_kernels::DType;
-//! use lim_model::{Checkpoint, Config, Rope};
+//! use lim_kernels::{DType, PageSize, cpu::Cpu};
+//! use lim_model::{Checkpoint, Config, Engine, EngineOptions, Event, Model, Request};
+//! use lim_select::{ModelHint, Settings};
 //!
-//! let config = Config::preset("qwen3-0.6b")?;
-//! let weights = Checkpoint::random(DType::BF16, 1).weights(&config, None)?;
-//! assert_eq!(weights.layer(0)?.attention.q.0.shape, [2048, 1024]);
-//! assert_eq!(Rope::new(&config).table(16).cos.len(), 16 * 64);
+//! // A small random model; ModelDir::open reads one from disk.
+//! let preset = Config::preset("qwen3-0.6b")?;
+//! let config = Config { layers: 4, hidden: 64, intermediate: 128, vocab: 256, ..preset };
+//! let weights = Checkpoint::random(DType::F32, 1).weights(&config, None)?;
+//!
+//! // LessIsMore with a budget of 32 tokens.
+//! let hint = ModelHint { model_type: "qwen3", name: "", layers: config.layers, hidden: config.hidden };
+//! let settings = Settings { token_budget: Some(32), ..Settings::default() };
+//! let attention = settings.resolve(&hint, PageSize::default())?;
+//!
+//! let mut cpu = Cpu::new(Some(1))?;
+//! let model = Model::load(&mut cpu, config, &weights, 128, |_blocks| ())?;
+//! let mut engine = Engine::new(cpu, model, attention, EngineOptions::new(2, 128))?;
+//! engine.add(Request::new((0..60).collect(), 10))?;
+//! engine.add(Request::new(vec![1, 2, 3], 5))?;
+//! let mut tokens = 0;
+//! while !engine.is_idle() {
+//!     tokens += engine.step()?.iter().filter(|event| matches!(event, Event::Token { .. })).count();
+//! }
+//! assert_eq!(tokens, 15);
+//! let sparsity = engine.usage()?.sparsity();
+//! assert!(sparsity.mean_attended_tokens < sparsity.mean_context_tokens);
 //! # Ok::<(), lim_model::Error>(())
 //! ```
 

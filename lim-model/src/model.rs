@@ -94,8 +94,16 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// When the step exceeds what the buffers were made for, or the backend fails.
     pub fn forward(&self, backend: &mut B, pass: Pass<'_, B>) -> Result<()> {
+        backend.upload(pass.step, &mut pass.workspace.batch)?;
+        self.run(backend, pass)
+    }
+
+    /// As [`Model::forward`] for a step that is uploaded already: nothing but kernels, which a device can record.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    pub fn run(&self, backend: &mut B, pass: Pass<'_, B>) -> Result<()> {
         let Pass { phase, step, cache, attention, buffers, workspace, rope } = pass;
-        backend.upload(step, &mut workspace.batch)?;
         let Workspace { batch, x, .. } = workspace;
         backend.embed(Embed { table: &self.embedding, batch, x })?;
         let (config, rope, max_len) = (&self.config, rope.unwrap_or(&self.rope), step.max_len());

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use lim_kernels::{Backend, Draw, Sampled};
 
+use crate::Result;
 use crate::engine::{Engine, Event};
 use crate::sequence::{Group, Running, Sequence};
-use crate::{Phase, Result};
 
 impl<B: Backend> Engine<B> {
     /// Prefills a chunk of the oldest waiting prompt where there is room for it, otherwise decodes one token of every
@@ -59,7 +59,7 @@ impl<B: Backend> Engine<B> {
             let Engine { backend, model, step, cache, workspace, .. } = self;
             model.fill_random(backend, step, cache, workspace, done as u64)?;
         } else {
-            self.forward(Phase::Prefill)?;
+            self.forward_prefill()?;
             self.totals.prefill_tokens += (end - done) as u64;
         }
         self.events.push(Event::Prefill { id, done: end, total });
@@ -101,7 +101,7 @@ impl<B: Backend> Engine<B> {
         for Running { seq, table } in &self.running {
             self.step.push(&[seq.token(table.len() - 1)], table.len(), table.pages())?;
         }
-        self.forward(Phase::Decode)?;
+        self.forward_decode()?;
 
         let rows = self.running.len();
         let mut draws = recycle(std::mem::take(&mut self.draws));

@@ -102,7 +102,10 @@ impl<B: Backend> Engine<B> {
         self.cache.reserve(&mut self.backend, &mut run.table, end)?;
         self.step.clear();
         self.step.push(&run.ids[start..end], end, run.table.pages())?;
-        self.forward(phase)
+        match phase {
+            Phase::Prefill => self.forward_prefill(),
+            Phase::Decode => self.forward_decode(),
+        }
     }
 
     /// Adds the values of the tokens that follow `rows` of the last step.

@@ -9,8 +9,8 @@ use super::simd::{Isa, Kernel, Simd, Widen};
 use super::store::{Linear, expect_rows, shape_error};
 use crate::{Embed, Error, LinearAdd, Logits, NormGateUp, NormLinear, Result};
 
-/// Up to this many rows every weight row meets all activation rows while it is in the cache; beyond, blocks are
-/// widened and multiplied as matrices.
+/// Up to this many rows of a prefill every weight row meets all activation rows while it is in the cache, as in decode;
+/// beyond, blocks are widened and multiplied as matrices.
 const GEMV_ROWS: usize = 8;
 /// Weight rows of one task.
 const TASK_ROWS: usize = 64;
@@ -102,13 +102,16 @@ struct Product<'a> {
     linear: &'a Linear,
     out: &'a mut [f32],
     write: Write,
+    /// Each row is to come out bit for bit as it would alone: rows of a decode step belong to different sequences,
+    /// and none may feel which others run beside it.
+    alone: bool,
 }
 
 fn product(tools: Tools<'_>, op: Product<'_>) -> Result<()> {
     let Tools { pool, isa, packed, scratch } = tools;
-    let Product { x, count, linear, out, write } = op;
+    let Product { x, count, linear, out, write, alone } = op;
     let (inputs, width) = (linear.inputs, linear.outputs);
-    let few = count <= GEMV_ROWS;
+    let few = alone || count <= GEMV_ROWS;
     let block = if few { TASK_ROWS } else { BLOCK_ROWS };
     let tasks = linear.parts.iter().map(|p| p.rows.len().div_ceil(block)).sum();
     let out = Parts::new(out);
@@ -210,7 +213,8 @@ impl Cpu {
         expect_rows(OP, "out", out, [count, linear.outputs])?;
         self.norm_rows(x.data().f32s(), (norm, eps), count, |i| i)?;
         let (x, out) = (self.normed.f32s(), out.data_mut().f32s_mut());
-        product(tools!(self), Product { x, count, linear, out, write: Write::Store })
+        let alone = batch.step.is_decode();
+        product(tools!(self), Product { x, count, linear, out, write: Write::Store, alone })
     }
 
     pub(super) fn linear_add_op(&mut self, op: LinearAdd<'_, Self>) -> Result<()> {
@@ -220,7 +224,8 @@ impl Cpu {
         expect_rows(OP, "a", a, [count, linear.inputs])?;
         expect_rows(OP, "x", x, [count, linear.outputs])?;
         let (x, out) = (a.data().f32s(), x.data_mut().f32s_mut());
-        product(tools!(self), Product { x, count, linear, out, write: Write::Add })
+        let alone = batch.step.is_decode();
+        product(tools!(self), Product { x, count, linear, out, write: Write::Add, alone })
     }
 
     pub(super) fn norm_gate_up_op(&mut self, op: NormGateUp<'_, Self>) -> Result<()> {
@@ -241,6 +246,7 @@ impl Cpu {
             linear: gate_up,
             out: self.wide.f32s_mut(),
             write: Write::Store,
+            alone: batch.step.is_decode(),
         };
         product(tools!(self), both)?;
         let (isa, wide) = (self.isa, self.wide.f32s());
@@ -266,7 +272,7 @@ impl Cpu {
         expect_rows(OP, "out", out, [rows.len(), head.outputs])?;
         self.norm_rows(x.data().f32s(), (norm, eps), rows.len(), |i| rows[i] as usize)?;
         let (x, out) = (self.normed.f32s(), out.data_mut().f32s_mut());
-        let all = Product { x, count: rows.len(), linear: head, out, write: Write::Store };
+        let all = Product { x, count: rows.len(), linear: head, out, write: Write::Store, alone: true };
         product(tools!(self), all)
     }
 }

@@ -111,6 +111,7 @@ impl Backend for Cpu {
     type Scores = Scores;
     type Selection = Selection;
     type Counters = Vec<LayerCount>;
+    type Recording = ();
 
     fn device(&self) -> String {
         let threads = self.pool.threads();
@@ -194,6 +195,21 @@ impl Backend for Cpu {
 
     fn read_counters(&mut self, counters: &Vec<LayerCount>) -> Result<Vec<LayerCount>> {
         Ok(counters.clone())
+    }
+
+    fn record<E: From<Error>>(
+        &mut self,
+        verbs: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<Option<()>, E> {
+        verbs(self)?;
+        Ok(None)
+    }
+
+    fn replay(&mut self, (): &()) -> Result<()> {
+        Err(Error::Device {
+            device: self.device(),
+            reason: "it records nothing that could be replayed".into(),
+        })
     }
 
     fn embed(&mut self, op: Embed<'_, Self>) -> Result<()> {

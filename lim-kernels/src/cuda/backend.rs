@@ -2,7 +2,7 @@
 
 use super::{
     Cuda, CudaBatch, CudaCounters, CudaKv, CudaLinear, CudaRope, CudaRows, CudaScores, CudaSelection,
-    CudaVector,
+    CudaVector, Graph,
 };
 use super::{append, attend, linear, sample, score, select};
 use crate::{
@@ -26,6 +26,7 @@ impl Backend for Cuda {
     type Scores = CudaScores;
     type Selection = CudaSelection;
     type Counters = CudaCounters;
+    type Recording = Graph;
 
     fn device(&self) -> String {
         self.name()
@@ -103,6 +104,19 @@ impl Backend for Cuda {
 
     fn read_counters(&mut self, counters: &CudaCounters) -> Result<Vec<LayerCount>> {
         self.counters_to_host(counters)
+    }
+
+    fn record<E: From<Error>>(
+        &mut self,
+        verbs: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<Option<Graph>, E> {
+        let graph = self.capture(verbs)?;
+        Cuda::replay(self, &graph)?;
+        Ok(Some(graph))
+    }
+
+    fn replay(&mut self, recording: &Graph) -> Result<()> {
+        Cuda::replay(self, recording)
     }
 
     fn embed(&mut self, op: Embed<'_, Self>) -> Result<()> {

@@ -15,7 +15,10 @@ impl Cuda {
     ///
     /// # Errors
     /// When `step` fails or does something that cannot be recorded.
-    pub fn capture(&mut self, step: impl FnOnce(&mut Cuda) -> Result<()>) -> Result<Graph> {
+    pub fn capture<E: From<Error>>(
+        &mut self,
+        step: impl FnOnce(&mut Cuda) -> Result<(), E>,
+    ) -> Result<Graph, E> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream().begin_capture(mode).map_err(|e| self.driver_error(e))?;
         let recorded = step(self);
@@ -24,7 +27,10 @@ impl Cuda {
         recorded?;
         match graph.map_err(|e| self.driver_error(e))? {
             Some(graph) => Ok(Graph(graph)),
-            None => Err(Error::Device { device: self.name(), reason: "the capture recorded nothing".into() }),
+            None => {
+                let reason = "the capture recorded nothing".into();
+                Err(Error::Device { device: self.name(), reason }.into())
+            }
         }
     }
 

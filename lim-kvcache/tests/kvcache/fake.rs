@@ -25,6 +25,7 @@ impl Backend for Fake {
     type Scores = ();
     type Selection = ();
     type Counters = ();
+    type Recording = ();
 
     fn kv(&mut self, layout: KvLayout, pages: usize, _: bool) -> Result<Stamps> {
         Ok(vec![vec![0; layout.page_size.tokens()]; pages])
@@ -86,6 +87,15 @@ impl Backend for Fake {
         absent()
     }
     fn read_counters(&mut self, _: &()) -> Result<Vec<LayerCount>> {
+        absent()
+    }
+    fn record<E: From<Error>>(
+        &mut self,
+        _: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<Option<()>, E> {
+        Ok(absent()?)
+    }
+    fn replay(&mut self, _: &()) -> Result<()> {
         absent()
     }
     fn embed(&mut self, _: Embed<'_, Self>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Sequences that share an engine behave as if they were alone.
 
-use lim_kernels::{PageSize, SampleParams};
+use lim_kernels::{DType, PageSize, SampleParams};
 use lim_model::{Event, FinishReason, Request, sample_seed};
 use lim_select::Policy;
 
@@ -43,6 +43,25 @@ fn take(outcomes: &mut [tiny::Outcome], events: &[Event], ids: &[lim_model::SeqI
             Event::Finished { id, reason } => outcomes[number(id)].reason = Some(reason),
             Event::Prefill { .. } => {}
             Event::Preempted { .. } => panic!("there are pages for all"),
+        }
+    }
+}
+
+#[test]
+fn the_size_of_a_batch_does_not_matter() {
+    for dtype in [DType::F32, DType::BF16] {
+        let mut wide = options();
+        wide.capacity.seqs = 33;
+        wide.capacity.rows = 33;
+        wide.pages = 33 * 16;
+        let requests: Vec<Request> = (0..33).map(|i| greedy(1 + i % 7, i as u32, 40)).collect();
+        let mut engine = tiny::engine_of(dtype, attention(Policy::Lim, BUDGET), wide);
+        let ids: Vec<_> = requests.iter().flat_map(|r| engine.add(r.clone()).unwrap()).collect();
+        let (outcomes, _) = run(&mut engine, &ids);
+        for (outcome, request) in outcomes.iter().zip(requests) {
+            let mut engine = tiny::engine_of(dtype, attention(Policy::Lim, BUDGET), wide);
+            let ids = engine.add(request).unwrap();
+            assert_eq!(*outcome, run(&mut engine, &ids).0[0], "{dtype}");
         }
     }
 }

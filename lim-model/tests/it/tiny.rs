@@ -44,9 +44,14 @@ pub(crate) fn options() -> EngineOptions {
 }
 
 pub(crate) fn engine(attention: Attention, options: EngineOptions) -> Engine<Cpu> {
+    engine_of(DType::F32, attention, options)
+}
+
+/// An engine whose weights are stored as `dtype`.
+pub(crate) fn engine_of(dtype: DType, attention: Attention, options: EngineOptions) -> Engine<Cpu> {
     let mut cpu = Cpu::new(Some(2)).unwrap();
     let config = config();
-    let weights = Checkpoint::random(DType::F32, 1).weights(&config, None).unwrap();
+    let weights = Checkpoint::random(dtype, 1).weights(&config, None).unwrap();
     let model = Model::load(&mut cpu, config, &weights, POSITIONS, |_| ()).unwrap();
     Engine::new(cpu, model, attention, options).unwrap()
 }
