@@ -6,7 +6,7 @@
 // tokens). A block's warps take tiles of 16 tokens in turn, merge through shared memory, and write the result or, where
 // a lane has several chunks, a partial state (sums, maximum, weight) to scratch. The block that finishes a lane last
 // combines its chunks in order, so the order of arrival does not show in the result.
-// Bytes moved: tokens read * 2 * kv_heads * head_dim * size; a partial state is 4 * (head_dim + 2) bytes per query head.
+// Bytes moved: tokens read * 2 * kv_heads * head_dim * size; a partial state is 4 * (head_dim + 2) bytes a query head.
 #include "attend_warp.cuh"
 
 namespace lim {
@@ -20,7 +20,7 @@ struct AttendPlan {
   int *finished;   // [seqs][heads]: blocks that have written their chunk of the lane that starts with this head
 };
 
-// One query head's weights of `parts` states: weight[i] = 2^(m_i - max m) / sum_i 2^(m_i - max m) l_i. Called by a warp.
+// One query head's weights of `parts` states: weight[i] = 2^(m_i - max m) / sum_i 2^(m_i - max m) l_i. By one warp.
 __device__ inline void merge_weights(float *weight, const float *state, int stride, int parts) {
   int lane = threadIdx.x % WARP;
   float top = NEG_INF, sum = 0;

@@ -182,7 +182,8 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP, D == 256 ? 1 : 3)
     float inverse = 1 / l[i];
 #pragma unroll
     for (int k = 0; k < D / 8; k++)
-      *reinterpret_cast<uint32_t *>(out + k * 8 + c * 2) = pack<T>(acc[k][i * 2] * inverse, acc[k][i * 2 + 1] * inverse);
+      *reinterpret_cast<uint32_t *>(out + k * 8 + c * 2) =
+          pack<T>(acc[k][i * 2] * inverse, acc[k][i * 2 + 1] * inverse);
   }
 }
 

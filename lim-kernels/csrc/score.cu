@@ -5,8 +5,8 @@
 // Sequences with n <= budget are attended densely and not scored.
 //
 // Layouts: q [seqs][q_stride], scores [seqs][heads][stride].
-// Grid: as many blocks as run at once, walking through units (sequence x KV head x run of tokens or pages); a warp takes
-// tiles of 16. Bytes moved: kv_heads * head_dim * size for each token, twice that for each page, and the scores.
+// Grid: as many blocks as run at once, walking through units (sequence x KV head x run of tokens or pages); a warp
+// takes tiles of 16. Bytes moved: kv_heads * head_dim * size for each token, twice that for each page, and the scores.
 #include "attend_warp.cuh"
 
 namespace lim {
