@@ -9,6 +9,8 @@ use super::store::Part;
 pub(super) const ROWS: usize = 4;
 /// Bytes of a cache line.
 const LINE: usize = 64;
+/// Groups of rows that meet one tile of activations after another.
+const BLOCK: usize = 4;
 /// Distance in bytes at which weights are fetched ahead.
 const AHEAD: usize = 4096;
 
@@ -99,9 +101,10 @@ pub(super) enum Write {
 
 /// `out[m][o] (+)= x_m . w_o + b_o` for the rows `o` of one part.
 pub(super) struct Gemv<'a> {
-    /// `[count, inputs]`.
+    /// `count` rows of `inputs`, `stride` apart.
     pub(super) x: &'a [f32],
     pub(super) count: usize,
+    pub(super) stride: usize,
     pub(super) inputs: usize,
     pub(super) part: &'a Part,
     /// Rows within the part.
@@ -124,51 +127,60 @@ impl Kernel for Gemv<'_> {
 impl Gemv<'_> {
     #[inline(always)]
     fn typed<S: Simd, E: Elem>(self, s: S) {
-        let Gemv { x, count, inputs, part, rows, out, width, write } = self;
+        let Gemv { x, count, stride: x_stride, inputs, part, rows, out, width, write } = self;
         let row_bytes = inputs * E::BYTES;
         let bytes = part.bytes();
-        assert!(x.len() >= count * inputs && bytes.len() >= rows.end * row_bytes);
+        assert!(x_stride >= inputs && x.len() >= count * x_stride && bytes.len() >= rows.end * row_bytes);
         // Four streams of neighbouring rows, then what is left.
         let (stream, rest) = (rows.len() / ROWS, rows.len() % ROWS);
-        let mut group = 0;
-        while group < stream + usize::from(rest > 0) {
-            let (first, apart, live) =
-                if group < stream { (group, stream, ROWS) } else { (ROWS * stream, 1, rest) };
-            let mut w = [bytes.as_ptr(); ROWS];
-            let mut next = w;
-            let mut r = 0;
-            while r < ROWS {
-                // The last group repeats its last row; the repeats are not stored.
-                let row = rows.start + first + r.min(live - 1) * apart;
-                // SAFETY: `row < rows.end`, and the part holds that many rows.
-                w[r] = unsafe { bytes.as_ptr().add(row * row_bytes) };
-                next[r] = w[r].wrapping_add(AHEAD);
-                r += 1;
-            }
+        let groups = stream + usize::from(rest > 0);
+        // The activations of a tile stay in the first cache for a block of groups, whose weights the second holds.
+        let mut block = 0;
+        while block < groups {
+            let end = (block + BLOCK).min(groups);
             let mut m = 0;
             while m < count {
-                let at = x[m * inputs..].as_ptr();
-                let (done, sums) = tile!(s, (count - m), E, (at, inputs, w, next, inputs), sums);
-                let mut i = 0;
-                while i < done {
+                let at = x[m * x_stride..].as_ptr();
+                let mut done = 0;
+                let mut group = block;
+                while group < end {
+                    let (first, apart, live) =
+                        if group < stream { (group, stream, ROWS) } else { (ROWS * stream, 1, rest) };
+                    let mut w = [bytes.as_ptr(); ROWS];
+                    let mut next = w;
                     let mut r = 0;
-                    while r < live {
-                        let row = rows.start + first + r * apart;
-                        // SAFETY: no other task writes these columns.
-                        let to = unsafe { &mut out.slice((m + i) * width + part.rows.start + row, 1)[0] };
-                        let bias = match &part.bias {
-                            Some(b) => b[row],
-                            None => 0.0,
-                        };
-                        let y = sums[i][r] + bias;
-                        *to = if write == Write::Add { *to + y } else { y };
+                    while r < ROWS {
+                        // The last group repeats its last row; the repeats are not stored.
+                        let row = rows.start + first + r.min(live - 1) * apart;
+                        // SAFETY: `row < rows.end`, and the part holds that many rows.
+                        w[r] = unsafe { bytes.as_ptr().add(row * row_bytes) };
+                        next[r] = w[r].wrapping_add(AHEAD);
                         r += 1;
                     }
-                    i += 1;
+                    let (tile_rows, sums) = tile!(s, (count - m), E, (at, x_stride, w, next, inputs), sums);
+                    let mut i = 0;
+                    while i < tile_rows {
+                        let mut r = 0;
+                        while r < live {
+                            let row = rows.start + first + r * apart;
+                            // SAFETY: no other task writes these columns.
+                            let to = unsafe { &mut out.slice((m + i) * width + part.rows.start + row, 1)[0] };
+                            let bias = match &part.bias {
+                                Some(b) => b[row],
+                                None => 0.0,
+                            };
+                            let y = sums[i][r] + bias;
+                            *to = if write == Write::Add { *to + y } else { y };
+                            r += 1;
+                        }
+                        i += 1;
+                    }
+                    done = tile_rows;
+                    group += 1;
                 }
                 m += done;
             }
-            group += 1;
+            block = end;
         }
     }
 }

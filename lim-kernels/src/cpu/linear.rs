@@ -12,6 +12,8 @@ use crate::{Embed, Error, LinearAdd, Logits, NormGateUp, NormLinear, Result};
 /// Up to this many rows of a prefill every weight row meets all activation rows while it is in the cache, as in decode;
 /// beyond, blocks are widened and multiplied as matrices.
 const GEMV_ROWS: usize = 8;
+/// Floats between the rows of a few activations.
+const ROW_GAP: usize = 16;
 /// Weight rows of one task.
 const TASK_ROWS: usize = 64;
 /// Weight rows of one task of a matrix product.
@@ -116,9 +118,17 @@ fn product(tools: Tools<'_>, op: Product<'_>) -> Result<()> {
     let tasks = linear.parts.iter().map(|p| p.rows.len().div_ceil(block)).sum();
     let out = Parts::new(out);
     if few {
+        // Rows a power of two apart would meet in few sets of the first cache.
+        let stride = inputs + ROW_GAP;
+        packed.reserve(count * stride)?;
+        let rows = packed.f32s_mut();
+        for (to, from) in rows.chunks_exact_mut(stride).zip(x.chunks_exact(inputs)).take(count) {
+            to[..inputs].copy_from_slice(from);
+        }
+        let x = &*rows;
         pool.run(tasks, |task, _| {
             let (part, rows) = piece(linear, block, task);
-            isa.run(Gemv { x, count, inputs, part, rows, out, width, write });
+            isa.run(Gemv { x, count, stride, inputs, part, rows, out, width, write });
         });
         return Ok(());
     }

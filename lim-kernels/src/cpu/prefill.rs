@@ -1,16 +1,24 @@
 //! Causal attention of a prompt: blocks of query rows against tiles of keys and values widened to float32, with an
 //! online softmax (Milakov and Gimelshein 2018).
+//!
+//! Query rows are the lanes of all vectors: scores are `[token][lane]`, sums `[element][lane]`. So the softmax needs
+//! no sums across lanes, and both products are the tiles of `tile.rs`.
+
+use std::ops::Range;
 
 use super::Cpu;
 use super::buffer::{Buffer, Parts};
-use super::simd::{Isa, Kernel, Simd, Widen};
+use super::simd::{Elem, Kernel, Simd, with_elem};
 use super::store::{Batch, Kv};
+use super::tile::{PANEL, Rows, tile};
 use crate::{Result, SeqStep, Tensor};
 
 /// Query rows times query heads of one block, about.
 const BLOCK: usize = 128;
-/// Cached tokens of one tile.
-const TILE: usize = 128;
+/// Cached tokens of one tile: a multiple of every `GEMM_ROWS`.
+const TILE: usize = 96;
+/// The widest panel of lanes, and the most rows of a tile of products.
+const MOST: usize = PANEL * 16;
 
 impl Cpu {
     pub(super) fn prefill_attention(
@@ -40,224 +48,268 @@ impl Cpu {
             let (seq, block) = blocks[blocks.len() - 1 - task / heads.kv()];
             let step = batch.step.seq(seq);
             let first = step.rows.start + block * rows;
-            let last = (first + rows).min(step.rows.end);
+            let rows = first..(first + rows).min(step.rows.end);
             // SAFETY: a thread uses its own scratch.
-            let room = unsafe { &mut rooms.slice(thread, 1)[0] };
-            Block { isa, q, kv, scale, step, head: task % heads.kv(), rows: first..last, out }.run(room);
+            let room = unsafe { rooms.slice(thread, 1)[0].f32s_mut() };
+            isa.run(Block { q, kv, scale, step, head: task % heads.kv(), rows, out, room });
         });
         Ok(())
     }
 }
 
-/// One block of rows of one KV head; its query heads are stacked: row `g * rows + r`.
+/// One block of rows of one KV head. Lane `g * rows + r` is row r of the g-th query head.
 struct Block<'a> {
-    isa: Isa,
     q: &'a [f32],
     kv: &'a Kv,
     scale: f32,
     step: SeqStep<'a>,
     head: usize,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     out: Parts<'a, f32>,
+    room: &'a mut [f32],
 }
 
+/// A block's memory.
 struct Room<'a> {
-    /// `[m][dim]`, scaled.
-    q: &'a mut [f32],
-    /// `[TILE][dim]`.
-    k: &'a mut [f32],
-    /// `[TILE][dim]`.
-    v: &'a mut [f32],
-    /// `[m][TILE]`.
+    /// Tokens' keys `[TILE][dim]`.
+    keys: &'a mut [f32],
+    /// Tokens' values `[TILE][padded dim]`, zeros past dim.
+    values: &'a mut [f32],
+    /// `[TILE][lanes]` of one panel.
     scores: &'a mut [f32],
-    /// `[m][dim]`.
+    /// Scaled queries, panel by panel `[dim][lanes]`.
+    q: &'a mut [f32],
+    /// Panel by panel `[padded dim][lanes]`.
     sums: &'a mut [f32],
-    /// `[m]`: maximum so far.
+    /// Maximum so far, by lane.
     top: &'a mut [f32],
-    /// `[m]`: sum of weights so far.
+    /// Sum of weights so far, by lane.
     weight: &'a mut [f32],
 }
 
 impl<'a> Room<'a> {
-    fn floats(m: usize, dim: usize) -> usize {
-        2 * m * dim + 2 * TILE * dim + m * TILE + 2 * m
+    fn floats(lanes: usize, dim: usize) -> usize {
+        let (lanes, dim) = (lanes.next_multiple_of(MOST), dim + MOST);
+        2 * TILE * dim + TILE * MOST + 2 * lanes * dim + 2 * lanes
     }
 
-    fn cut(floats: &'a mut [f32], m: usize, dim: usize) -> Self {
-        let (q, floats) = floats.split_at_mut(m * dim);
-        let (k, floats) = floats.split_at_mut(TILE * dim);
-        let (v, floats) = floats.split_at_mut(TILE * dim);
-        let (scores, floats) = floats.split_at_mut(m * TILE);
-        let (sums, floats) = floats.split_at_mut(m * dim);
-        let (top, floats) = floats.split_at_mut(m);
-        Room { q, k, v, scores, sums, top, weight: &mut floats[..m] }
-    }
-}
-
-impl Block<'_> {
-    fn run(self, room: &mut Buffer) {
-        let heads = self.kv.layout.heads;
-        let (dim, group, rows) = (heads.dim(), heads.group(), self.rows.len());
-        let m = group * rows;
-        let room = Room::cut(room.f32s_mut(), m, dim);
-        let position = self.step.start() + self.rows.start - self.step.rows.start;
-        for g in 0..group {
-            for (r, row) in self.rows.clone().enumerate() {
-                let from = &self.q[row * heads.qkv_width() + (self.head * group + g) * dim..][..dim];
-                let to = &mut room.q[(g * rows + r) * dim..][..dim];
-                to.iter_mut().zip(from).for_each(|(to, x)| *to = x * self.scale);
-            }
-        }
-        room.top.fill(f32::NEG_INFINITY);
-        room.weight.fill(0.0);
-        room.sums.fill(0.0);
-        let end = position + rows;
-        for start in (0..end).step_by(TILE) {
-            let count = (end - start).min(TILE);
-            self.widen(start, count, room.k, room.v);
-            // scores = q k^T
-            multiply([m, count, dim], room.q, dim, (room.k, 1, dim), false, room.scores, TILE);
-            let soften = Soften {
-                scores: room.scores,
-                count,
-                start,
-                position,
-                rows,
-                top: room.top,
-                weight: room.weight,
-                sums: room.sums,
-                dim,
-            };
-            self.isa.run(soften);
-            // sums += weights v
-            multiply([m, dim, count], room.scores, TILE, (room.v, dim, 1), true, room.sums, dim);
-        }
-        for g in 0..group {
-            for (r, row) in self.rows.clone().enumerate() {
-                let i = g * rows + r;
-                let inverse = 1.0 / room.weight[i];
-                // SAFETY: this task alone writes these heads of these rows.
-                let to = unsafe { self.out.slice((row * heads.query() + self.head * group + g) * dim, dim) };
-                to.iter_mut().zip(&room.sums[i * dim..]).for_each(|(y, x)| *y = x * inverse);
-            }
-        }
-    }
-
-    /// Keys and values of `count` tokens from `start` on, as float32.
-    fn widen(&self, start: usize, count: usize, k: &mut [f32], v: &mut [f32]) {
-        let layout = self.kv.layout;
-        let (dim, page_size, bytes) = (layout.heads.dim(), layout.page_size.tokens(), layout.dtype.bytes());
-        let data = self.kv.data.bytes();
-        for t in 0..count {
-            let (page, slot) = ((start + t) / page_size, (start + t) % page_size);
-            let key = layout.key_offset(self.step.pages[page] as usize, slot) + self.head * dim;
-            for (at, to) in [(key, &mut *k), (key + layout.value_offset(), &mut *v)] {
-                let from = &data[at * bytes..(at + dim) * bytes];
-                self.isa.run(Widen { dtype: layout.dtype, from, out: &mut to[t * dim..(t + 1) * dim] });
-            }
-        }
+    #[inline(always)]
+    fn cut(floats: &'a mut [f32], lanes: usize, dim: usize, padded: usize) -> Self {
+        let (keys, floats) = floats.split_at_mut(TILE * dim);
+        let (values, floats) = floats.split_at_mut(TILE * padded);
+        let (scores, floats) = floats.split_at_mut(TILE * MOST);
+        let (q, floats) = floats.split_at_mut(lanes * dim);
+        let (sums, floats) = floats.split_at_mut(lanes * padded);
+        let (top, floats) = floats.split_at_mut(lanes);
+        Room { keys, values, scores, q, sums, top, weight: &mut floats[..lanes] }
     }
 }
 
-/// `c (+)= a b` for `[m, k] x [k, n]`; b's strides are (row, column).
-fn multiply(
-    [m, n, k]: [usize; 3],
-    a: &[f32],
-    a_row: usize,
-    (b, b_row, b_column): (&[f32], usize, usize),
-    add: bool,
-    c: &mut [f32],
-    c_row: usize,
-) {
-    assert!(a.len() >= (m - 1) * a_row + k && c.len() >= (m - 1) * c_row + n);
-    assert!(b.len() > (k - 1) * b_row + (n - 1) * b_column);
-    // SAFETY: all three lie inside their slices, as asserted; c is borrowed uniquely.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.as_mut_ptr(),
-            1,
-            c_row as isize,
-            add,
-            a.as_ptr(),
-            1,
-            a_row as isize,
-            b.as_ptr(),
-            b_column as isize,
-            b_row as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
-/// One tile of the online softmax: scores become weights, zero beyond the diagonal; older sums are scaled down.
-struct Soften<'a> {
-    /// `[m][TILE]`.
-    scores: &'a mut [f32],
-    /// Tokens of the tile.
-    count: usize,
-    /// Position of the tile's first token.
-    start: usize,
-    /// Position of row 0; each later row stands one further.
-    position: usize,
-    rows: usize,
-    top: &'a mut [f32],
-    weight: &'a mut [f32],
-    sums: &'a mut [f32],
-    dim: usize,
-}
-
-impl Kernel for Soften<'_> {
+impl Kernel for Block<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Soften { scores, count, start, position, rows, top, weight, sums, dim } = self;
-        for i in 0..top.len() {
-            let row = &mut scores[i * TILE..i * TILE + count];
-            let seen = (position + i % rows + 1).saturating_sub(start).min(count);
-            let mut largest = top[i];
-            for &x in &row[..seen] {
-                largest = largest.max(x);
+        with_elem!(self.kv.layout.dtype, E => match S::GEMM_ROWS {
+            12 => self.attend::<S, E, 12>(s),
+            6 => self.attend::<S, E, 6>(s),
+            _ => self.attend::<S, E, 4>(s),
+        })
+    }
+}
+
+impl Block<'_> {
+    #[inline(always)]
+    fn attend<S: Simd, E: Elem, const R: usize>(self, s: S) {
+        let Block { q, kv, scale, step, head, rows, out, room } = self;
+        let heads = kv.layout.heads;
+        let (dim, group, count) = (heads.dim(), heads.group(), rows.len());
+        let (live, padded, whole) = (group * count, dim.next_multiple_of(R), PANEL * S::LANES);
+        let lanes = live.next_multiple_of(S::LANES);
+        let mut room = Room::cut(room, lanes, dim, padded);
+        for lane in 0..lanes {
+            let (first, width) = panel::<S>(lane / whole * whole, lanes);
+            let to = &mut room.q[first * dim + lane - first..];
+            if lane < live {
+                let row = (rows.start + lane % count) * heads.qkv_width();
+                let from = &q[row + (head * group + lane / count) * dim..][..dim];
+                for i in 0..dim {
+                    to[i * width] = from[i] * scale;
+                }
+            } else {
+                for i in 0..dim {
+                    to[i * width] = 0.0;
+                }
             }
-            if seen == 0 {
-                row.fill(0.0);
-                continue;
+        }
+        room.values.fill(0.0);
+        room.keys.fill(0.0);
+        room.sums.fill(0.0);
+        room.top.fill(f32::NEG_INFINITY);
+        room.weight.fill(0.0);
+        let position = step.start() + rows.start - step.rows.start;
+        for start in (0..position + count).step_by(TILE) {
+            let tokens = (position + count - start).min(TILE);
+            widen::<S, E>(
+                s,
+                kv,
+                &step,
+                head,
+                start..start + tokens,
+                (&mut *room.keys, &mut *room.values),
+                padded,
+            );
+            for first in (0..lanes).step_by(whole) {
+                let hidden = Hidden { start, position, count, first, live };
+                let at = panel::<S>(first, lanes);
+                if at.1 == whole {
+                    room.panel::<S, R, PANEL>(s, first, tokens, [dim, padded], &hidden);
+                } else {
+                    room.panel::<S, R, 1>(s, first, tokens, [dim, padded], &hidden);
+                }
             }
-            let (mut total, v) = (s.splat(0.0), s.splat(largest));
-            let mut t = 0;
-            while t + S::LANES <= seen {
-                // SAFETY: `t + LANES <= seen`.
-                unsafe {
-                    let p = row.as_mut_ptr().add(t);
-                    let e = s.exp(s.sub(s.load(p), v));
+        }
+        for lane in 0..live {
+            let (first, width) = panel::<S>(lane / whole * whole, lanes);
+            let from = &room.sums[first * padded + lane - first..];
+            let inverse = 1.0 / room.weight[lane];
+            let row = (rows.start + lane % count) * heads.query() + head * group + lane / count;
+            // SAFETY: this task alone writes these heads of these rows.
+            let to = unsafe { out.slice(row * dim, dim) };
+            for i in 0..dim {
+                to[i] = from[i * width] * inverse;
+            }
+        }
+    }
+}
+
+/// First lane and width of the panel that starts at `first`.
+#[inline(always)]
+fn panel<S: Simd>(first: usize, lanes: usize) -> (usize, usize) {
+    (first, (lanes - first).min(PANEL * S::LANES))
+}
+
+/// Keys and values of the tokens `range`, as float32.
+#[inline(always)]
+fn widen<S: Simd, E: Elem>(
+    s: S,
+    kv: &Kv,
+    step: &SeqStep<'_>,
+    head: usize,
+    range: Range<usize>,
+    (keys, values): (&mut [f32], &mut [f32]),
+    padded: usize,
+) {
+    let layout = kv.layout;
+    let (dim, page_size, data) = (layout.heads.dim(), layout.page_size.tokens(), kv.data.bytes());
+    for t in range.clone() {
+        let key = layout.key_offset(step.pages[t / page_size] as usize, t % page_size) + head * dim;
+        let i = t - range.start;
+        let keys = &mut keys[i * dim..(i + 1) * dim];
+        let values = &mut values[i * padded..i * padded + dim];
+        for (at, to) in [(key, keys), (key + layout.value_offset(), values)] {
+            let from = data[at * E::BYTES..(at + dim) * E::BYTES].as_ptr();
+            let mut i = 0;
+            while i + S::LANES <= dim {
+                // SAFETY: `i + LANES <= dim`, the length of both sides.
+                unsafe { s.store(to.as_mut_ptr().add(i), E::load(s, from.add(i * E::BYTES))) }
+                i += S::LANES;
+            }
+            while i < dim {
+                // SAFETY: `i < dim`.
+                to[i] = unsafe { E::get(from.add(i * E::BYTES)) };
+                i += 1;
+            }
+        }
+    }
+}
+
+/// What a panel's lanes must not see: the tokens past their own position.
+struct Hidden {
+    /// Position of the tile's first token.
+    start: usize,
+    /// Position of the block's first row, and its rows.
+    position: usize,
+    count: usize,
+    /// First lane of the panel, and the lanes that are rows.
+    first: usize,
+    live: usize,
+}
+
+impl Hidden {
+    /// Writes `value` over the hidden scores `[tokens][width]`.
+    #[inline(always)]
+    fn fill(&self, scores: &mut [f32], tokens: usize, width: usize, value: f32) {
+        if self.start + tokens <= self.position + 1 {
+            return;
+        }
+        for lane in 0..width.min(self.live - self.first) {
+            let seen = self.position + (self.first + lane) % self.count + 1;
+            for t in seen.saturating_sub(self.start)..tokens {
+                scores[t * width + lane] = value;
+            }
+        }
+    }
+}
+
+impl Room<'_> {
+    /// One tile of tokens for the panel of `V` vectors that starts at lane `first`.
+    #[inline(always)]
+    fn panel<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        s: S,
+        first: usize,
+        tokens: usize,
+        [dim, padded]: [usize; 2],
+        hidden: &Hidden,
+    ) {
+        let width = V * S::LANES;
+        let scores = &mut self.scores[..TILE * width];
+        let q = &self.q[first * dim..(first + width) * dim];
+        let sums = &mut self.sums[first * padded..(first + width) * padded];
+        for t in (0..tokens).step_by(R) {
+            let w = Rows { start: self.keys[t * dim..(t + R) * dim].as_ptr(), strides: (dim, 1) };
+            let c = scores[t * width..(t + R) * width].as_mut_ptr();
+            // SAFETY: all three were just cut to size.
+            unsafe { tile::<S, R, V>(s, dim, w, q.as_ptr(), c, false) }
+        }
+        hidden.fill(scores, tokens, width, f32::NEG_INFINITY);
+        for v in 0..V {
+            let lane = v * S::LANES;
+            let top = &mut self.top[first + lane..first + lane + S::LANES];
+            let weight = &mut self.weight[first + lane..first + lane + S::LANES];
+            // SAFETY: `scores` holds TILE rows, `sums` padded rows of `width >= lane + LANES` floats; top and weight
+            // were just cut to LANES.
+            unsafe {
+                let before = s.load(top.as_ptr());
+                let mut largest = before;
+                for t in 0..tokens {
+                    largest = s.max(s.load(scores.as_ptr().add(t * width + lane)), largest);
+                }
+                let mut total = s.splat(0.0);
+                for t in 0..tokens {
+                    let p = scores.as_mut_ptr().add(t * width + lane);
+                    let e = s.exp(s.sub(s.load(p), largest));
                     s.store(p, e);
                     total = s.add(total, e);
                 }
-                t += S::LANES;
-            }
-            let mut sum = s.sum(total);
-            while t < seen {
-                row[t] = (row[t] - largest).exp();
-                sum += row[t];
-                t += 1;
-            }
-            row[seen..].fill(0.0);
-            let old = (top[i] - largest).exp();
-            if old != 1.0 {
-                for x in &mut sums[i * dim..(i + 1) * dim] {
-                    *x *= old;
+                let old = s.exp(s.sub(before, largest));
+                s.store(top.as_mut_ptr(), largest);
+                s.store(weight.as_mut_ptr(), s.fma(s.load(weight.as_ptr()), old, total));
+                for i in 0..dim {
+                    let p = sums.as_mut_ptr().add(i * width + lane);
+                    s.store(p, s.mul(s.load(p), old));
                 }
             }
-            weight[i] = weight[i] * old + sum;
-            top[i] = largest;
+        }
+        // The exponential of -inf is tiny, not zero.
+        hidden.fill(scores, tokens, width, 0.0);
+        for i in (0..padded).step_by(R) {
+            let w =
+                Rows { start: self.values[i..(tokens - 1) * padded + i + R].as_ptr(), strides: (1, padded) };
+            let c = sums[i * width..(i + R) * width].as_mut_ptr();
+            // SAFETY: all three were just cut to size.
+            unsafe { tile::<S, R, V>(s, tokens, w, scores.as_ptr(), c, true) }
         }
     }
 }

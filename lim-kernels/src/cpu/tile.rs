@@ -4,7 +4,7 @@
 
 use super::simd::Simd;
 
-/// Lanes of one panel are at most this many vectors.
+/// The lanes of one panel are at most this many vectors.
 pub(super) const PANEL: usize = 2;
 
 /// Steps that the vectors are fetched ahead.
