@@ -56,7 +56,7 @@ pub(crate) struct ChatArgs {
     /// Tell the chat template whether the model should think (its enable_thinking)
     #[arg(long, value_enum, value_name = "ON|OFF", conflicts_with_all = ["raw", "prompt_ids"])]
     pub(crate) thinking: Option<OnOff>,
-    /// Close the model's thinking (</think>) after N tokens of it
+    /// Make a model that thinks stop thinking after N tokens, and answer
     #[arg(long, value_name = "N")]
     pub(crate) thinking_budget: Option<usize>,
 }

@@ -57,6 +57,50 @@ fn keys_are_the_documented_ones() {
 }
 
 #[test]
+fn every_flag_is_taken_and_reported() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/lim-demo");
+    #[rustfmt::skip]
+    let out = lim(&[
+        "generate", PROBLEM, "-m", model, "--device", "cpu", "--dtype", "f32", "--threads", "2", "--page-size", "32",
+        "--attention", "tidal", "--token-budget", "8", "--recent-ratio", "0.5", "--sinks", "1", "--layers", "select=1",
+        "--raw", "--max-new-tokens", "9", "--samples", "2", "--temperature", "0.7", "--top-p", "0.9", "--top-k", "5",
+        "--min-p", "0.01", "--repetition-penalty", "1.1", "--presence-penalty", "-0.1", "--frequency-penalty", "0.2",
+        "--seed", "3", "--stop", "--", "--stop", "never", "--ignore-eos", "--output", "json", "-q",
+    ])
+    .json();
+    assert_eq!(
+        out["attention"],
+        json!({"policy": "tidal", "token_budget": 8, "recent_ratio": 0.5, "sinks": 1,
+               "dense_layers": [0], "select_layers": [1]})
+    );
+    let sampling = &out["sampling"];
+    // Numbers are float32 inside, so they come back within its precision.
+    for (key, value) in [
+        ("temperature", json!(0.7f32)),
+        ("top_p", json!(0.9f32)),
+        ("top_k", json!(5)),
+        ("min_p", json!(0.01f32)),
+        ("repetition_penalty", json!(1.1f32)),
+        ("presence_penalty", json!(-0.1f32)),
+        ("frequency_penalty", json!(0.2f32)),
+        ("seed", json!(3)),
+        ("samples", json!(2)),
+        ("max_new_tokens", json!(9)),
+        ("stop", json!(["--", "never"])),
+        ("ignore_eos", json!(true)),
+    ] {
+        let close = match (sampling[key].as_f64(), value.as_f64()) {
+            (Some(a), Some(b)) => (a - b).abs() <= 1e-6,
+            _ => sampling[key] == value,
+        };
+        assert!(close, "{key}: {} is not {value}", sampling[key]);
+    }
+    assert_eq!(out["dtype"], "f32");
+    assert!(out["device"].as_str().is_some_and(|d| d.starts_with("cpu (2 threads")), "{}", out["device"]);
+    assert_eq!(out["samples"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
 fn prompt_ids_are_taken_as_they_are() {
     let out = generate(&["--prompt-ids", "5,6,7", "-n", "2"]);
     assert_eq!(out["prompt_ids"], json!([5, 6, 7]));
