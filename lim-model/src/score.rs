@@ -44,8 +44,11 @@ impl<B: Backend> Engine<B> {
         }
         self.model.check_tokens("text to score", ids)?;
         let mut run = Run { ids, nll: Vec::with_capacity(ids.len() - 1), table: self.cache.table() };
+        // A waiting prompt may be half prefilled.
+        let held = self.prefill_rope.take();
         let result = self.score_prefill(&mut run, prefill.min(ids.len() - 1), cancel, &mut scored);
         let result = result.and_then(|()| self.score_decode(&mut run, cancel, &mut scored));
+        self.prefill_rope = held;
         self.cache.release(run.table)?;
         result.map(|()| run.nll)
     }
