@@ -97,13 +97,14 @@ impl Hub {
             return Err(refuse("the revision is not a branch, tag or commit"));
         }
         let repository = Repository::new(&self.cache, name);
-        match repository.whole_snapshot(revision) {
-            Some(snapshot) => ModelDir::open(snapshot),
+        match repository.cached(revision) {
+            // Python tools may have brought the weights alone: the rest is asked for where that is allowed.
+            Some((snapshot, tokenizer)) if tokenizer || self.offline => ModelDir::open(snapshot),
             None if self.offline => Err(refuse(&format!(
                 "not whole in the cache, {}, and HF_HUB_OFFLINE forbids downloading it",
                 self.cache.display()
             ))),
-            None => ModelDir::open(self.download(name, revision, &repository, progress)?),
+            _ => ModelDir::open(self.download(name, revision, &repository, progress)?),
         }
     }
 

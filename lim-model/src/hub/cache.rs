@@ -32,14 +32,15 @@ impl Repository {
         self.folder.join("snapshots").join(commit)
     }
 
-    /// The snapshot of a branch, tag or commit, where all that a model needs is in it.
-    pub(super) fn whole_snapshot(&self, revision: &str) -> Option<PathBuf> {
+    /// The snapshot of a branch, tag or commit, where config and weights are in it, and whether a tokenizer is too.
+    pub(super) fn cached(&self, revision: &str) -> Option<(PathBuf, bool)> {
         let pointer = fs::read_to_string(self.folder.join("refs").join(revision)).ok();
         let commit = pointer.as_deref().map_or(revision, str::trim);
         let dir = self.snapshot(Some(commit).filter(|commit| is_hash(commit))?);
         let has = |file: &str| dir.join(file).is_file();
         let weights = || has(SINGLE) || shard_files(&dir).is_ok_and(|shards| shards.iter().all(|s| has(s)));
-        (has("config.json") && has("tokenizer.json") && weights()).then_some(dir)
+        let tokenizer = has("tokenizer.json");
+        (has("config.json") && weights()).then_some((dir, tokenizer))
     }
 
     /// Lets `revision` stand at `commit`.

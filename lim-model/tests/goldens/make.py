@@ -1,6 +1,6 @@
 """Makes the goldens of this folder: tiny random models in HF's format, with what HF transformers computes on them.
 
-    pip install torch transformers && python lim-model/tests/goldens/make.py
+    pip install torch transformers && python lim-model/tests/goldens/make.py [NAME ...]
 
 models/NAME/   config.json, weights, and expected.json:
                  prefill   {ids, positions, logits}: logits of those positions after a forward pass over all ids
@@ -12,6 +12,7 @@ Everything is computed in float32, bf16 and f16 weights included. Made with tran
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -68,6 +69,9 @@ CASES = {
     "llama-f16": ("llama", dict(num_key_value_heads=4), dict(rope_theta=1e4), "float16", 5, (80, 24)),
     "mistral-head-dim": ("mistral", dict(head_dim=12, sliding_window=None, num_key_value_heads=1), dict(rope_theta=1e4), "float32", 4, (80, 24)),
     "mistral-yarn-mscale": ("mistral", dict(sliding_window=None), dict(rope_theta=1e4, **YARN, mscale=1.0, mscale_all_dim=0.6, beta_fast=8.0, beta_slow=2.0, truncate=False), "bfloat16", 5, (80, 24)),
+    # Head sizes that the CUDA kernels know.
+    "llama-head-32": ("llama", dict(hidden_size=64, head_dim=32, intermediate_size=96, num_hidden_layers=2, attention_bias=True), dict(rope_theta=5e5, **LLAMA3), "bfloat16", 5, (80, 24)),
+    "qwen3-head-64": ("qwen3", dict(hidden_size=64, head_dim=64, intermediate_size=96, num_hidden_layers=2, tie_word_embeddings=True), dict(rope_theta=1e4, **YARN), "bfloat16", 4, (80, 24)),
 }
 NEW_TOKENS = 60
 
@@ -208,6 +212,7 @@ def make_rope():
 if __name__ == "__main__":
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    for name, case in CASES.items():
-        make_model(name, *case)
-    make_rope()
+    for name in sys.argv[1:] or CASES:
+        make_model(name, *CASES[name])
+    if not sys.argv[1:]:
+        make_rope()

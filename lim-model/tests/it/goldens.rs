@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 /// Names of the golden models.
-pub(crate) const MODELS: [&str; 10] = [
+pub(crate) const MODELS: [&str; 12] = [
     "llama-f16",
+    "llama-head-32",
     "llama-linear-bias",
     "llama-llama3-sharded",
     "mistral-head-dim",
     "mistral-yarn-mscale",
     "qwen2-default",
     "qwen2-tied-dynamic",
+    "qwen3-head-64",
     "qwen3-long",
     "qwen3-tied-bf16",
     "qwen3-yarn-bias",

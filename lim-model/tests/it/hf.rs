@@ -1,6 +1,5 @@
 //! The golden models against what HF transformers computes on them: logits of prefills, greedy tokens of decodes.
 
-use lim_kernels::cpu::Cpu;
 use lim_kernels::{Backend, Capacity, DType, KvLayout, PageSize, Step};
 use lim_kvcache::{KvCache, PageTable};
 use lim_model::{Engine, EngineOptions, Event, Model, ModelDir, Pass, Phase, Request, Workspace};
@@ -9,11 +8,7 @@ use serde_json::Value;
 
 use crate::goldens;
 
-/// Largest distance of a logit; the logits go up to 4. Weights in two bytes are no reason for more: the CPU's
-/// activations are float32 whatever the weights, as HF's are here.
-const TOLERANCE: f32 = 5e-5;
-
-fn full_attention(model: &Model<Cpu>) -> Attention {
+fn full_attention<B: Backend>(model: &Model<B>) -> Attention {
     let config = model.config();
     let hint = ModelHint {
         model_type: config.family.name(),
@@ -25,49 +20,48 @@ fn full_attention(model: &Model<Cpu>) -> Attention {
     settings.resolve(&hint, PageSize::default()).unwrap()
 }
 
-fn load(cpu: &mut Cpu, name: &str, convert: Option<DType>, positions: usize) -> Model<Cpu> {
+fn load<B: Backend>(backend: &mut B, name: &str, convert: Option<DType>, positions: usize) -> Model<B> {
     let dir = ModelDir::open(goldens::path("models").join(name)).unwrap();
     let config = dir.config().unwrap();
     let weights = dir.checkpoint().unwrap().weights(&config, convert).unwrap();
-    Model::load(cpu, config, &weights, positions, |_| {}).unwrap()
+    Model::load(backend, config, &weights, positions, |_| {}).unwrap()
 }
 
 /// A model with room for one sequence.
-struct Run {
-    cpu: Cpu,
-    model: Model<Cpu>,
-    cache: KvCache<Cpu>,
+struct Run<B: Backend> {
+    backend: B,
+    model: Model<B>,
+    cache: KvCache<B>,
     table: PageTable,
-    workspace: Workspace<Cpu>,
-    buffers: Buffers<Cpu>,
+    workspace: Workspace<B>,
+    buffers: Buffers<B>,
     attention: Attention,
 }
 
-impl Run {
-    /// Room for `tokens` tokens, and logits of `rows` rows at a time.
-    fn new(name: &str, convert: Option<DType>, tokens: usize, rows: usize) -> Self {
-        let mut cpu = Cpu::new(Some(2)).unwrap();
-        let model = load(&mut cpu, name, convert, tokens);
+impl<B: Backend> Run<B> {
+    /// Room for `tokens` tokens, and logits of `rows` rows at a time. The KV cache is of the weights' type.
+    fn new(mut backend: B, name: &str, dtype: Option<DType>, tokens: usize, rows: usize) -> Self {
+        let model = load(&mut backend, name, dtype, tokens);
         let (config, page_size) = (model.config(), PageSize::default());
         let capacity = Capacity { rows: tokens, seqs: rows, tokens };
-        let layout = KvLayout { heads: config.heads, page_size, dtype: DType::F32 };
+        let layout = KvLayout { heads: config.heads, page_size, dtype: dtype.unwrap_or(DType::F32) };
         let pages = page_size.pages_for(tokens);
-        let cache = KvCache::new(&mut cpu, layout, config.layers, pages, false).unwrap();
-        let workspace = Workspace::new(&mut cpu, config, capacity, page_size).unwrap();
+        let cache = KvCache::new(&mut backend, layout, config.layers, pages, false).unwrap();
+        let workspace = Workspace::new(&mut backend, config, capacity, page_size).unwrap();
         let attention = full_attention(&model);
-        let buffers = Buffers::new(&mut cpu, &attention, capacity, config.heads).unwrap();
+        let buffers = Buffers::new(&mut backend, &attention, capacity, config.heads).unwrap();
         let table = cache.table();
-        Run { cpu, model, cache, table, workspace, buffers, attention }
+        Run { backend, model, cache, table, workspace, buffers, attention }
     }
 
     /// Feeds `ids` at once and returns the logits of `rows`, one row after the other.
     fn feed(&mut self, ids: &[u32], phase: Phase, rows: &[u32]) -> Vec<f32> {
         let len = self.table.len() + ids.len();
         let rope = match phase {
-            Phase::Prefill => self.model.prefill_rope(&mut self.cpu, len).unwrap(),
+            Phase::Prefill => self.model.prefill_rope(&mut self.backend, len).unwrap(),
             Phase::Decode => None,
         };
-        self.cache.reserve(&mut self.cpu, &mut self.table, len).unwrap();
+        self.cache.reserve(&mut self.backend, &mut self.table, len).unwrap();
         let mut step = Step::default();
         step.push(ids, len, self.table.pages()).unwrap();
         let pass = Pass {
@@ -79,10 +73,10 @@ impl Run {
             workspace: &mut self.workspace,
             rope: rope.as_ref(),
         };
-        self.model.forward(&mut self.cpu, pass).unwrap();
-        self.model.logits(&mut self.cpu, rows, &mut self.workspace).unwrap();
+        self.model.forward(&mut self.backend, pass).unwrap();
+        self.model.logits(&mut self.backend, rows, &mut self.workspace).unwrap();
         let mut logits = vec![0.0; rows.len() * self.model.config().vocab];
-        self.cpu.read_rows(self.workspace.logits(), &mut logits).unwrap();
+        self.backend.read_rows(self.workspace.logits(), &mut logits).unwrap();
         logits
     }
 }
@@ -107,64 +101,133 @@ fn best(logits: &[f32]) -> u32 {
 }
 
 /// The largest distance of a prefill's logits from HF's.
-fn prefill_distance(name: &str, convert: Option<DType>) -> f32 {
+fn prefill_distance<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> f32 {
     let prefill = &expected(name)["prefill"];
     let (prompt, positions) = (ids(&prefill["ids"]), ids(&prefill["positions"]));
-    let mut run = Run::new(name, convert, prompt.len(), positions.len());
+    let mut run = Run::new(backend, name, dtype, prompt.len(), positions.len());
     let logits = run.feed(&prompt, Phase::Prefill, &positions);
     let rows = prefill["logits"].as_array().unwrap().iter().flat_map(goldens::floats);
     goldens::distance(&logits, &rows.collect::<Vec<f32>>())
 }
 
-#[test]
-fn prefill_logits_equal_hfs_with_weights_as_stored_and_in_f32() {
-    for name in goldens::MODELS {
-        for convert in [None, Some(DType::F32)] {
-            let distance = prefill_distance(name, convert);
-            assert!(distance < TOLERANCE, "{name} as {convert:?}: off by {distance}");
+/// Feeds HF's prompt and then HF's tokens one by one; the distance of the last logits, and how many of the tokens were
+/// the best ones here too.
+fn decode_distance<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> (f32, usize) {
+    let generate = &expected(name)["generate"];
+    let (prompt, new) = (ids(&generate["prompt"]), ids(&generate["new"]));
+    let mut run = Run::new(backend, name, dtype, prompt.len() + new.len(), 1);
+    let mut logits = run.feed(&prompt, Phase::Prefill, &[prompt.len() as u32 - 1]);
+    let mut same = 0;
+    for (i, token) in new.iter().enumerate() {
+        same += usize::from(best(&logits) == *token);
+        if i + 1 < new.len() {
+            logits = run.feed(&[*token], Phase::Decode, &[0]);
         }
     }
+    (goldens::distance(&logits, &goldens::floats(&generate["last_logits"])), same)
 }
 
-#[test]
-fn greedy_tokens_and_their_logits_equal_hfs() {
-    for name in goldens::MODELS {
-        let generate = &expected(name)["generate"];
-        let (prompt, new) = (ids(&generate["prompt"]), ids(&generate["new"]));
-        let mut run = Run::new(name, Some(DType::F32), prompt.len() + new.len(), 1);
-        let mut logits = run.feed(&prompt, Phase::Prefill, &[prompt.len() as u32 - 1]);
-        for (i, token) in new.iter().enumerate() {
-            assert_eq!(best(&logits), *token, "{name}: token {i}");
-            if i + 1 < new.len() {
-                logits = run.feed(&[*token], Phase::Decode, &[0]);
+/// Generates by an engine that prefills in three chunks.
+fn engine_answers_like_hf<B: Backend>(mut backend: B, name: &str) {
+    let generate = &expected(name)["generate"];
+    let (prompt, new) = (ids(&generate["prompt"]), ids(&generate["new"]));
+    let tokens = prompt.len() + new.len();
+    let model = load(&mut backend, name, Some(DType::F32), tokens);
+    let attention = full_attention(&model);
+    let mut options = EngineOptions::new(1, tokens);
+    options.capacity.rows = prompt.len().div_ceil(3);
+    let mut engine = Engine::new(backend, model, attention, options).unwrap();
+    engine.add(Request::new(prompt, new.len())).unwrap();
+    let mut tokens = Vec::new();
+    while !engine.is_idle() {
+        let drawn = engine.step().unwrap().iter().filter_map(|event| match event {
+            Event::Token { sampled, .. } => Some(sampled.token),
+            _ => None,
+        });
+        tokens.extend(drawn);
+    }
+    assert_eq!(tokens, new, "{name}");
+}
+
+/// Tokens that every golden model generates.
+const NEW: usize = 60;
+
+mod cpu {
+    use lim_kernels::DType;
+    use lim_kernels::cpu::Cpu;
+
+    use super::*;
+
+    /// Largest distance of a logit; the logits go up to 4. Weights in two bytes are no reason for more: the CPU's
+    /// activations are float32 whatever the weights, as HF's are here.
+    const TOLERANCE: f32 = 5e-5;
+
+    fn cpu() -> Cpu {
+        Cpu::new(Some(2)).unwrap()
+    }
+
+    #[test]
+    fn prefill_logits_equal_hfs_with_weights_as_stored_and_in_f32() {
+        for name in goldens::MODELS {
+            for convert in [None, Some(DType::F32)] {
+                let distance = prefill_distance(cpu(), name, convert);
+                assert!(distance < TOLERANCE, "{name} as {convert:?}: off by {distance}");
             }
         }
-        let distance = goldens::distance(&logits, &goldens::floats(&generate["last_logits"]));
-        assert!(distance < TOLERANCE, "{name}: off by {distance} after {} decode steps", new.len());
+    }
+
+    #[test]
+    fn greedy_tokens_and_their_logits_equal_hfs() {
+        for name in goldens::MODELS {
+            let (distance, same) = decode_distance(cpu(), name, Some(DType::F32));
+            assert_eq!(same, NEW, "{name}");
+            assert!(distance < TOLERANCE, "{name}: off by {distance} after {NEW} tokens");
+        }
+    }
+
+    #[test]
+    fn the_engine_generates_hfs_tokens_from_prompts_in_chunks() {
+        for name in goldens::MODELS {
+            engine_answers_like_hf(cpu(), name);
+        }
     }
 }
 
-#[test]
-fn the_engine_generates_hfs_tokens_from_prompts_in_chunks() {
-    for name in goldens::MODELS {
-        let generate = &expected(name)["generate"];
-        let (prompt, new) = (ids(&generate["prompt"]), ids(&generate["new"]));
-        let mut cpu = Cpu::new(Some(2)).unwrap();
-        let tokens = prompt.len() + new.len();
-        let model = load(&mut cpu, name, Some(DType::F32), tokens);
-        let attention = full_attention(&model);
-        let mut options = EngineOptions::new(1, tokens);
-        options.capacity.rows = prompt.len().div_ceil(3);
-        let mut engine = Engine::new(cpu, model, attention, options).unwrap();
-        engine.add(Request::new(prompt, new.len())).unwrap();
-        let mut tokens = Vec::new();
-        while !engine.is_idle() {
-            let drawn = engine.step().unwrap().iter().filter_map(|event| match event {
-                Event::Token { sampled, .. } => Some(sampled.token),
-                _ => None,
-            });
-            tokens.extend(drawn);
+#[cfg(feature = "cuda")]
+mod cuda {
+    use lim_kernels::DType;
+    use lim_kernels::cuda::Cuda;
+
+    use super::*;
+
+    /// The golden models with head sizes that the kernels know.
+    const MODELS: [&str; 2] = ["llama-head-32", "qwen3-head-64"];
+
+    fn gpu(dtype: DType) -> Cuda {
+        Cuda::new(0, dtype).expect("feature `cuda` is tested on a machine with a GPU")
+    }
+
+    #[test]
+    fn float32_answers_like_hf() {
+        for name in MODELS {
+            let distance = prefill_distance(gpu(DType::F32), name, Some(DType::F32));
+            assert!(distance < 1e-3, "{name}: off by {distance}");
+            let (distance, same) = decode_distance(gpu(DType::F32), name, Some(DType::F32));
+            assert_eq!(same, NEW, "{name}");
+            assert!(distance < 1e-3, "{name}: off by {distance} after {NEW} tokens");
+            engine_answers_like_hf(gpu(DType::F32), name);
         }
-        assert_eq!(tokens, new, "{name}");
+    }
+
+    #[test]
+    fn bfloat16_is_near_hf() {
+        for name in MODELS {
+            // Activations of 8 bits of mantissa, and logits up to 4.
+            let distance = prefill_distance(gpu(DType::BF16), name, Some(DType::BF16));
+            assert!(distance < 0.1, "{name}: off by {distance}");
+            let (distance, same) = decode_distance(gpu(DType::BF16), name, Some(DType::BF16));
+            assert!(distance < 0.1, "{name}: off by {distance} after {NEW} tokens");
+            assert!(same >= NEW - 6, "{name}: {same} of {NEW} tokens");
+        }
     }
 }

@@ -133,7 +133,11 @@ fn offline_without_a_copy_says_so() {
     assert!(server.requests().is_empty());
 
     let dir = get(&hub(&server, cache.path())).unwrap();
-    fs::remove_file(dir.path().unwrap().join("model.safetensors")).unwrap();
+    let remove = |file: &str| fs::remove_file(dir.path().unwrap().join(file)).unwrap();
+    remove("tokenizer.json");
+    assert!(get(&offline).is_ok(), "a model can be run on token ids");
+    get(&hub(&server, cache.path())).unwrap().tokenizer().expect("brought where that is allowed");
+    remove("model.safetensors");
     assert!(said(&offline).contains("not whole"));
 }
 
