@@ -77,6 +77,19 @@ impl Cuda {
         self.stream().memcpy_htod(data, &mut place).map_err(|e| self.driver_error(e))
     }
 
+    /// Copies all of `from` over the elements of `to` from `at` on.
+    pub(super) fn copy_over<T: DeviceRepr>(
+        &mut self,
+        from: &Buffer<T>,
+        to: &mut Buffer<T>,
+        at: usize,
+    ) -> Result<()> {
+        let (end, len) = (at + from.len(), to.len());
+        let mut place =
+            to.slice.try_slice_mut(at..end).ok_or_else(|| past_end("copy on device", end, len))?;
+        self.stream().memcpy_dtod(&from.slice, &mut place).map_err(|e| self.driver_error(e))
+    }
+
     /// Reads `out.len()` elements from `at` on, and waits for them.
     pub(super) fn copy_out<T: DeviceRepr>(
         &mut self,

@@ -1,4 +1,6 @@
-//! A step captured once and replayed.
+//! A step captured once and replayed, and device time.
+
+use std::time::Duration;
 
 use cudarc::driver::{CudaGraph, sys};
 
@@ -40,5 +42,21 @@ impl Cuda {
     /// When the driver refuses.
     pub fn replay(&mut self, graph: &Graph) -> Result<()> {
         graph.0.launch().map_err(|e| self.driver_error(e))
+    }
+
+    /// Time on the device from the start of the first thing that `work` launches to the end of the last; waits for it.
+    ///
+    /// # Errors
+    /// When `work` fails or the driver refuses.
+    pub fn elapsed(&mut self, work: impl FnOnce(&mut Cuda) -> Result<()>) -> Result<Duration> {
+        let record = |cuda: &Cuda| {
+            let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+            cuda.stream().record_event(flags).map_err(|e| cuda.driver_error(e))
+        };
+        let start = record(self)?;
+        work(self)?;
+        let end = record(self)?;
+        let ms = start.elapsed_ms(&end).map_err(|e| self.driver_error(e))?;
+        Ok(Duration::from_secs_f64(f64::from(ms) / 1e3))
     }
 }

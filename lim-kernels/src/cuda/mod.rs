@@ -9,6 +9,7 @@
 mod append;
 mod attend;
 mod backend;
+mod bandwidth;
 mod batch;
 mod buffer;
 mod check;
