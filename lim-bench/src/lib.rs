@@ -1,1 +1,21 @@
-//! To be filled.
+//! Benchmarks of lim: what is measured, the limits it is measured against, and how results become tables.
+//!
+//! [`gpu`] (feature `cuda`) prepares one kernel call per cold copy of its data as a CUDA graph; the runner
+//! `src/bin/gpu.rs` and the criterion benches time the same graphs. [`report`] is the JSON that the runner writes,
+//! [`goals`] what was aimed for, and [`table`] renders a report beside the peers' (`peers/peers.py`) as Markdown:
+//!
+//! ```
+//! use lim_bench::report::{Machine, Report, Row};
+//!
+//! let mut report = Report::new(Machine { copy_gb_per_s: Some(4270.0), ..Machine::default() });
+//! report.rows.push(Row::graph("dense", 1, Some(32768), 34.0, 32768 * 4096));
+//! let report = report.judged();
+//! assert_eq!(report.rows[0].goal_met, Some(true));
+//! assert!(lim_bench::table::render(Some(&report), None).contains("| dense | 1 | 32768 | 34.0 |"));
+//! ```
+
+pub mod goals;
+#[cfg(feature = "cuda")]
+pub mod gpu;
+pub mod report;
+pub mod table;
