@@ -12,7 +12,7 @@ pub(super) fn append(cuda: &mut Cuda, op: Append<'_, Cuda>) -> Result<()> {
     let layout = kv.layout();
     let qkv_width = qkv.shape()[1];
     let dim = layout.heads.dim();
-    let query = (qkv_width / dim).checked_sub(2 * layout.heads.kv()).unwrap_or(0);
+    let query = (qkv_width / dim).saturating_sub(2 * layout.heads.kv());
     let heads = crate::Heads::new(query, layout.heads.kv(), dim)?;
     same_heads(OP, heads, layout.heads)?;
     width(OP, "qkv rows", qkv.shape(), [batch.rows(), heads.qkv_width()])?;
