@@ -12,8 +12,9 @@ fn main() {
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use std::env;
+    use std::hash::{DefaultHasher, Hash, Hasher};
     use std::path::{Path, PathBuf};
+    use std::{env, fs};
 
     /// Every architecture that a release carries; newer ones compile the PTX when they load it.
     const RELEASE_ARCHS: &str = "80,86,89,90a,100,120,80ptx";
@@ -23,34 +24,59 @@ mod cuda {
             println!("cargo::rerun-if-env-changed={name}");
         }
         println!("cargo::rerun-if-changed=csrc");
-        let sources = sources(Path::new("csrc"));
-        if !sources.is_empty() {
-            compile(&sources);
-        }
+        compile(&files(Path::new("csrc"), &["cu"]));
         link();
     }
 
-    fn sources(folder: &Path) -> Vec<PathBuf> {
+    /// The folder's files with one of these extensions, in order.
+    fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
         let entries = folder.read_dir().unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-        let mut sources: Vec<_> = entries
+        let mut files: Vec<_> = entries
             .map(|entry| entry.unwrap_or_else(|e| panic!("{}: {e}", folder.display())).path())
-            .filter(|path| path.extension().is_some_and(|ext| ext == "cu"))
+            .filter(|path| extensions.iter().any(|wanted| path.extension().is_some_and(|ext| ext == *wanted)))
             .collect();
-        sources.sort();
-        sources
+        files.sort();
+        files
     }
 
+    /// Compiles the sources that changed since their objects were made: nvcc takes up to a minute a file.
     fn compile(sources: &[PathBuf]) {
+        let archs = env::var("LIM_CUDA_ARCHS").unwrap_or_else(|_| RELEASE_ARCHS.into());
+        let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+        let common = (env::var_os("NVCC"), &archs, read_all(&files(Path::new("csrc"), &["h", "cuh"])));
+        let object = |source: &PathBuf| {
+            let mut state = DefaultHasher::new();
+            (read_all(std::slice::from_ref(source)), &common, VERSION).hash(&mut state);
+            let stem = source.file_stem().expect("a source has a name").to_string_lossy();
+            out.join(format!("{stem}-{:016x}.o", state.finish()))
+        };
+        let objects: Vec<PathBuf> = sources.iter().map(object).collect();
+        let (stale, missing): (Vec<_>, Vec<_>) =
+            sources.iter().zip(&objects).filter(|(_, o)| !o.exists()).unzip();
+        for (made, object) in nvcc(&archs).files(stale).compile_intermediates().iter().zip(missing) {
+            fs::rename(made, object).unwrap_or_else(|e| panic!("{}: {e}", object.display()));
+        }
+        cc::Build::new().cpp(true).cpp_link_stdlib_static(true).objects(objects).compile("lim_cuda");
+    }
+
+    /// Goes into the objects' names: to be raised when the flags below change.
+    const VERSION: u32 = 1;
+
+    fn nvcc(archs: &str) -> cc::Build {
         let mut build = cc::Build::new();
         // debug(true) would make nvcc emit -G: unoptimised device code.
-        build.cuda(true).cudart("none").debug(false).opt_level(3).cpp_link_stdlib_static(true);
+        build.cuda(true).cudart("none").debug(false).opt_level(3).cpp_link_stdlib(None);
         build.flag("-std=c++17").flag("--threads=0").flag("--compress-mode=size").flag("-lineinfo");
-        build.flag("-Xcompiler=-fno-exceptions").include("csrc").files(sources);
-        let archs = env::var("LIM_CUDA_ARCHS").unwrap_or_else(|_| RELEASE_ARCHS.into());
+        build.flag("-Xcompiler=-fno-exceptions").include("csrc").cargo_metadata(false);
         for arch in archs.split(',') {
             build.flag(gencode(arch));
         }
-        build.compile("lim_cuda");
+        build
+    }
+
+    fn read_all(files: &[PathBuf]) -> Vec<Vec<u8>> {
+        let read = |file: &PathBuf| fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        files.iter().map(read).collect()
     }
 
     /// nvcc's flag for `90a` (machine code) or `80ptx`.

@@ -78,7 +78,10 @@ __global__ void __launch_bounds__(kThreads) estimate_kernel(const __grid_constan
   // about once in a million rows.
   const float mean = (float)c.want * samples / c.count;
   const lim_u32 want = min((lim_u32)samples, (lim_u32)(mean + 5.0f * sqrtf(mean) + 4.0f));
-  const lim_u64 limit = lower_bound_of(key_at, samples, want, want + want / 8, hist, sh);
+  // One round of narrowing usually does if half as many again may pass; a list has room for that unless rows are huge.
+  const lim_u32 room = (lim_u32)(0.75f * p.list_cap * samples / c.count);
+  const lim_u32 most = max(want + want / 8, min(want + want / 2, room));
+  const lim_u64 limit = lower_bound_of(key_at, samples, want, most, hist, sh);
   if (tid == 0) {
     p.limit[seq * heads + head] = limit;
     p.listed[seq * heads + head] = 0;
@@ -208,14 +211,14 @@ __global__ void __launch_bounds__(kThreads) rank_kernel(const __grid_constant__ 
     Keys keys{nullptr, a.scores.data + (lim_i64)set * a.scores.stride + c.lo, c.lo};
     int count = c.count;
     lim_u64 limit = 0;
-    if (c.count > p.list_cap) {
-      const lim_u32 listed = p.listed[set];
-      if (listed >= (lim_u32)c.want && listed <= (lim_u32)p.list_cap) {
-        keys.list = p.list + (lim_i64)set * p.list_cap;
-        count = (int)listed;
-      } else {
-        limit = lower_bound_of(keys, count, c.want, p.list_cap, start, sh);
-      }
+    const lim_u32 listed = c.count > p.list_cap ? p.listed[set] : 0;
+    if (listed >= (lim_u32)c.want && listed <= (lim_u32)p.list_cap) {
+      keys.list = p.list + (lim_i64)set * p.list_cap;
+      count = (int)listed;
+    } else {
+      // Little more than the wanted keys: their scores lie close, so that few share a bucket below.
+      const lim_u32 most = c.want + c.want / 4 + 32;
+      if ((lim_u32)count > most) limit = lower_bound_of(keys, count, c.want, most, start, sh);
     }
     __syncthreads();
     if (is_union) {

@@ -1,6 +1,7 @@
 //! See [`Append`].
 
-use super::attend::{activation, int, same_heads, width};
+use super::attend::activation;
+use super::check::{expect_rows, int, shape_error};
 use super::{Cuda, ffi};
 use crate::{Append, Error, Result};
 
@@ -10,22 +11,23 @@ const OP: &str = "append";
 pub(super) fn append(cuda: &mut Cuda, op: Append<'_, Cuda>) -> Result<()> {
     let Append { qkv, qk_norm, eps, rope, batch, kv } = op;
     let layout = kv.layout();
-    let qkv_width = qkv.shape()[1];
-    let dim = layout.heads.dim();
-    let query = (qkv_width / dim).saturating_sub(2 * layout.heads.kv());
-    let heads = crate::Heads::new(query, layout.heads.kv(), dim)?;
-    same_heads(OP, heads, layout.heads)?;
-    width(OP, "qkv rows", qkv.shape(), [batch.rows(), heads.qkv_width()])?;
+    let heads = layout.heads;
+    kv.expect(OP, heads, batch)?;
+    expect_rows(OP, "qkv", qkv, [batch.rows(), heads.qkv_width()])?;
     activation(OP, qkv.data(), layout.dtype)?;
-    for norm in qk_norm.iter().flat_map(|(q, k)| [q, k]) {
-        if norm.data.len() != dim {
-            let (got, expected) = (vec![norm.data.len()], vec![dim]);
-            return Err(Error::Shape { op: OP, operand: "head norm", got, expected });
+    for (operand, norm) in qk_norm.iter().flat_map(|(q, k)| [("q_norm", q), ("k_norm", k)]) {
+        if norm.data.len() != heads.dim() {
+            return Err(shape_error(OP, operand, &[norm.data.len()], &[heads.dim()]));
         }
     }
-    if rope.half * 2 != dim || rope.positions < batch.capacity().tokens {
-        let (got, expected) = (vec![rope.positions, rope.half], vec![batch.capacity().tokens, dim / 2]);
-        return Err(Error::Shape { op: OP, operand: "rotary tables", got, expected });
+    if rope.half * 2 != heads.dim() {
+        return Err(shape_error(OP, "rope", &[rope.half], &[heads.dim() / 2]));
+    }
+    // Against the capacity: a recorded step is replayed with longer sequences.
+    let longest = batch.capacity().tokens;
+    if longest > rope.positions {
+        let must = format!("at most the rope tables' {}", rope.positions);
+        return Err(Error::Range { op: OP, what: "sequence length", got: longest as u64, must });
     }
     let norm = |pick: fn((&super::CudaVector, &super::CudaVector)) -> *const f32| {
         qk_norm.map_or(std::ptr::null(), pick)

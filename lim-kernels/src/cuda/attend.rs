@@ -1,5 +1,6 @@
 //! See [`Attend`].
 
+use super::check::{expect_rows, int};
 use super::{Cuda, CudaBatch, CudaRows, ffi};
 use crate::{Attend, DType, Error, Heads, Over, Result, Tensor};
 
@@ -9,8 +10,8 @@ const OP: &str = "attend";
 pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
     let Attend { q, kv, heads, scale, batch, over, layer, counters, out } = op;
     let layout = kv.layout();
-    same_heads(OP, heads, layout.heads)?;
-    width(OP, "output rows", out.shape(), [batch.rows(), heads.query() * heads.dim()])?;
+    kv.expect(OP, heads, batch)?;
+    expect_rows(OP, "out", out, [batch.rows(), heads.query() * heads.dim()])?;
     activation(OP, out.data(), layout.dtype)?;
     let (queries, q_stride) = query_rows(OP, q, heads, batch, layout.dtype)?;
     if !batch.is_decode() {
@@ -18,12 +19,7 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
             Over::Dense => {
                 prefill(cuda, op_args(kv.raw(), batch, queries, q_stride, heads, scale, out), layout.dtype)
             }
-            _ => Err(Error::Range {
-                op: OP,
-                what: "rows of a step with scores or a selection",
-                got: batch.rows() as u64,
-                must: format!("one a sequence, {}", batch.seqs()),
-            }),
+            _ => batch.expect_decode(OP),
         };
     }
     let mut args = ffi::lim_attend_args {
@@ -33,7 +29,7 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
         out: out.data().data.ptr().cast(),
         scores: ffi::lim_scores { data: std::ptr::null_mut(), stride: 0 },
         selection: NO_SELECTION,
-        counters: counters.attended(layer, heads.query())?,
+        counters: counters.attended(OP, layer, heads.query())?,
         scratch: std::ptr::null_mut(),
         scratch_bytes: 0,
         heads: int(heads.query()),
@@ -44,13 +40,14 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
     match over {
         Over::Dense => {}
         Over::DenseScored(scores) => {
-            let expected = [batch.seqs(), heads.query(), batch.capacity().tokens];
-            covers("scores", scores.shape(), expected, scores.shape()[1] == heads.query())?;
+            scores.expect(OP, heads, batch)?;
+            for (seq, &len) in batch.lens().iter().enumerate() {
+                scores.note(seq, len);
+            }
             args.scores = scores.raw();
         }
         Over::Selected(selection) => {
-            let sets = selection.kind().count(heads);
-            covers("selection", selection.shape(), [batch.seqs(), sets, 1], selection.shape()[1] == sets)?;
+            selection.expect(OP, heads, batch)?;
             args.selection = selection.raw();
         }
     }
@@ -116,38 +113,4 @@ pub(super) fn query_rows(
 /// Rows are of the cache's element type.
 pub(super) fn activation(op: &'static str, rows: &CudaRows, dtype: DType) -> Result<()> {
     if rows.dtype == dtype { Ok(()) } else { Err(Error::DType { op, dtype: rows.dtype }) }
-}
-
-/// `shape` has the wanted width and at least the wanted rows.
-pub(super) fn width(
-    op: &'static str,
-    operand: &'static str,
-    shape: [usize; 2],
-    wanted: [usize; 2],
-) -> Result<()> {
-    if shape[0] >= wanted[0] && shape[1] == wanted[1] {
-        return Ok(());
-    }
-    Err(Error::Shape { op, operand, got: shape.to_vec(), expected: wanted.to_vec() })
-}
-
-/// The cache was made for these KV heads.
-pub(super) fn same_heads(op: &'static str, heads: Heads, cache: Heads) -> Result<()> {
-    if (heads.kv(), heads.dim()) == (cache.kv(), cache.dim()) {
-        return Ok(());
-    }
-    let (got, expected) = (vec![heads.kv(), heads.dim()], vec![cache.kv(), cache.dim()]);
-    Err(Error::Shape { op, operand: "kv heads and head_dim", got, expected })
-}
-
-fn covers(operand: &'static str, shape: [usize; 3], wanted: [usize; 3], same: bool) -> Result<()> {
-    if same && shape.iter().zip(wanted).all(|(have, want)| *have >= want) {
-        return Ok(());
-    }
-    Err(Error::Shape { op: OP, operand, got: shape.to_vec(), expected: wanted.to_vec() })
-}
-
-/// Extents on the device are 32-bit; an extent beyond that is refused there as out of range.
-pub(super) fn int(value: usize) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MAX)
 }

@@ -142,7 +142,6 @@ fn plan(handle: sys::cublasLtHandle_t, product: Product) -> Result<Plan, Failure
         sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         sys::cudaDataType_t::CUDA_R_32F,
     )?;
-    let transposed = sys::cublasOperation_t::CUBLAS_OP_T as i32;
     let a = result::create_matrix_layout(code(dtype), k as u64, rows as u64, k as i64)?;
     let w = result::create_matrix_layout(code(dtype), k as u64, n as u64, k as i64)?;
     let out = result::create_matrix_layout(code(out), n as u64, rows as u64, n as i64)?;
@@ -152,8 +151,8 @@ fn plan(handle: sys::cublasLtHandle_t, product: Product) -> Result<Plan, Failure
         result::set_matmul_desc_attribute(
             desc,
             sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA,
-            (&raw const transposed).cast(),
-            size_of_val(&transposed),
+            (&raw const TRANSPOSED).cast(),
+            size_of_val(&TRANSPOSED),
         )?;
         result::set_matmul_pref_attribute(
             preference,
@@ -169,6 +168,8 @@ fn plan(handle: sys::cublasLtHandle_t, product: Product) -> Result<Plan, Failure
 }
 
 static WORKSPACE_BYTES: usize = WORKSPACE;
+/// `CUBLAS_OP_T`, which cublasLt takes from the cuBLAS header.
+static TRANSPOSED: i32 = 1;
 
 fn code(dtype: DType) -> sys::cudaDataType_t {
     match dtype {

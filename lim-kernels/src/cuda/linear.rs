@@ -22,12 +22,12 @@ enum Epilogue {
 
 impl Epilogue {
     fn code(self) -> i32 {
-        (match self {
+        match self {
             Epilogue::Store => ffi::LIM_STORE,
             Epilogue::StoreF32 => ffi::LIM_STORE_F32,
             Epilogue::AddF32 => ffi::LIM_ADD_F32,
             Epilogue::SwiGlu => ffi::LIM_SWIGLU,
-        }) as i32
+        }
     }
 }
 
@@ -162,7 +162,7 @@ fn fused(cuda: &mut Cuda, mut s: Skinny<'_>) -> Result<()> {
         rows: s.rows as i32,
         in_: *input as i32,
         out: (out / halves) as i32,
-        dtype: dtype_code(dtype),
+        dtype: dtype_code(*dtype),
         epilogue: s.epilogue.code(),
     };
     let stream = cuda.launch_stream()?;

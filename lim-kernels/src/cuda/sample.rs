@@ -149,7 +149,7 @@ fn seen(draws: &[Draw<'_>], vocab: usize) -> Vec<u32> {
             row[t as usize] += 1;
         }
         for &t in draw.prompt {
-            row[t as usize] |= ffi::LIM_SEEN_IN_PROMPT;
+            row[t as usize] |= ffi::LIM_SEEN_IN_PROMPT as u32;
         }
     }
     seen

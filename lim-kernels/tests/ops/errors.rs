@@ -63,7 +63,7 @@ pub(crate) fn steps<B: Backend>(s: &mut Subject<B>) {
 
 pub(crate) fn pages<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(60);
-    let layout = layout(4, 2, 32, 4, DType::F32);
+    let layout = layout(4, 2, 32, 4, s.dtypes[0]);
     let heads = layout.heads;
     let mut cache = Cache::new(&mut s.b, &mut rng, layout, &[10]);
     let rope = no_rotation(&mut s.b, 9, 16);
@@ -118,7 +118,7 @@ pub(crate) fn pages<B: Backend>(s: &mut Subject<B>) {
 
 pub(crate) fn selections<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(61);
-    let layout = layout(4, 2, 32, 4, DType::F32);
+    let layout = layout(4, 2, 32, 4, s.dtypes[0]);
     let heads = layout.heads;
     let mut cache = Cache::new(&mut s.b, &mut rng, layout, &[40]);
     let mut counters = s.b.counters(1).unwrap();

@@ -6,13 +6,21 @@ use lim_kernels::{
     Tensor,
 };
 
-pub(crate) const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
-
 /// A backend and how it stores activations.
 pub(crate) struct Subject<B> {
     pub(crate) b: B,
     /// Relative rounding of a stored activation when the weights have this dtype; 0 where it is float32.
     pub(crate) rounding: fn(DType) -> f64,
+    /// Element types of weights and pages that it takes.
+    pub(crate) dtypes: &'static [DType],
+    /// Whether it has kernels for this head_dim.
+    pub(crate) has_head_dim: fn(usize) -> bool,
+}
+
+impl<B> Subject<B> {
+    pub(crate) fn takes(&self, layout: KvLayout) -> bool {
+        self.dtypes.contains(&layout.dtype) && (self.has_head_dim)(layout.heads.dim())
+    }
 }
 
 /// splitmix64 (Steele et al. 2014).

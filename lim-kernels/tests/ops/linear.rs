@@ -4,7 +4,7 @@ use lim_kernels::{
     Backend, Capacity, DType, Embed, LinearAdd, Logits, NormGateUp, NormLinear, PageSize, RowsKind, Step,
 };
 
-use crate::fixture::{DTYPES, Rng, Subject, close, host, plain_batch, poisoned, read, rows};
+use crate::fixture::{Rng, Subject, close, host, plain_batch, poisoned, read, rows};
 use crate::reference::{dot, rms_norm, silu};
 
 const EPS: f32 = 1e-6;
@@ -15,7 +15,7 @@ fn wide(x: &[f32]) -> Vec<f64> {
 
 pub(crate) fn embed<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(1);
-    for dtype in DTYPES {
+    for &dtype in s.dtypes {
         let (vocab, hidden) = (50, 36);
         let table = rng.grids(vocab * hidden);
         let linear = s.b.linear(&[(host(dtype, [vocab, hidden], &table), None)]).unwrap();
@@ -44,7 +44,7 @@ const COUNTS: [usize; 8] = [1, 2, 3, 5, 8, 9, 17, 70];
 
 pub(crate) fn norm_linear<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(2);
-    for (dtype, inputs) in DTYPES.into_iter().flat_map(|d| [64, 104, 1024].map(|i| (d, i))) {
+    for (dtype, inputs) in s.dtypes.iter().flat_map(|&d| [64, 104, 1024].map(|i| (d, i))) {
         let sizes = [67usize, 3, 130];
         let norm = rng.grids(inputs);
         let weights: Vec<_> = sizes.iter().map(|out| rng.grids(out * inputs)).collect();
@@ -91,7 +91,7 @@ pub(crate) fn norm_linear<B: Backend>(s: &mut Subject<B>) {
 
 pub(crate) fn linear_add<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(3);
-    for (dtype, count) in DTYPES.into_iter().flat_map(|d| COUNTS.map(|c| (d, c))) {
+    for (dtype, count) in s.dtypes.iter().flat_map(|&d| COUNTS.map(|c| (d, c))) {
         let (inputs, outputs) = (192, 99);
         let (weight, a, before) =
             (rng.grids(outputs * inputs), rng.grids(count * inputs), rng.grids(count * outputs));
@@ -113,7 +113,7 @@ pub(crate) fn linear_add<B: Backend>(s: &mut Subject<B>) {
 
 pub(crate) fn norm_gate_up<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(4);
-    for (dtype, count) in DTYPES.into_iter().flat_map(|d| COUNTS.map(|c| (d, c))) {
+    for (dtype, count) in s.dtypes.iter().flat_map(|&d| COUNTS.map(|c| (d, c))) {
         let (hidden, inner) = (64, 77);
         // Small weights, so that the gates cover the bend of the sigmoid.
         let small: Vec<f32> = rng.grids(2 * inner * hidden).iter().map(|w| w / 8.0).collect();
@@ -149,7 +149,7 @@ pub(crate) fn norm_gate_up<B: Backend>(s: &mut Subject<B>) {
 
 pub(crate) fn logits<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(5);
-    for dtype in DTYPES {
+    for &dtype in s.dtypes {
         let (hidden, vocab) = (128, 301);
         let (table, norm, data) = (rng.grids(vocab * hidden), rng.grids(hidden), rng.grids(6 * hidden));
         let head = s.b.linear(&[(host(dtype, [vocab, hidden], &table), None)]).unwrap();

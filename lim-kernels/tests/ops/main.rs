@@ -13,6 +13,7 @@ mod select;
 mod threads;
 
 use fixture::Subject;
+use lim_kernels::DType;
 use lim_kernels::cpu::Cpu;
 
 /// One test per body, run by `$each` with every subject of a device.
@@ -49,7 +50,27 @@ macro_rules! all_ops {
 /// The CPU with two threads, by instruction set.
 fn cpus() -> Vec<Subject<Cpu>> {
     let cpus = Cpu::each_isa(Some(2)).unwrap();
-    cpus.into_iter().map(|b| Subject { b, rounding: |_| 0.0 }).collect()
+    let dtypes = &[DType::F32, DType::F16, DType::BF16];
+    cpus.into_iter().map(|b| Subject { b, rounding: |_| 0.0, dtypes, has_head_dim: |_| true }).collect()
 }
 
 all_ops!(cpu, cpus);
+
+/// The first GPU, once for each type that it can compute in.
+#[cfg(feature = "cuda")]
+fn gpus() -> Vec<Subject<lim_kernels::cuda::Cuda>> {
+    let dtypes: [&'static [DType]; 3] = [&[DType::F32], &[DType::F16], &[DType::BF16]];
+    let rounding = |dtype| match dtype {
+        DType::F32 => 0.0,
+        DType::F16 => 1.0 / 2048.0,
+        DType::BF16 => 1.0 / 256.0,
+    };
+    let gpu = |dtype| {
+        lim_kernels::cuda::Cuda::new(0, dtype).expect("feature `cuda` is tested on a machine with a GPU")
+    };
+    let has_head_dim = |dim| [32, 64, 80, 96, 128, 256].contains(&dim);
+    dtypes.map(|dtypes| Subject { b: gpu(dtypes[0]), rounding, dtypes, has_head_dim }).into()
+}
+
+#[cfg(feature = "cuda")]
+all_ops!(cuda, gpus);

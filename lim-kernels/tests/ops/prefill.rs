@@ -2,7 +2,7 @@
 
 use lim_kernels::{Attend, Backend, Heads, Over, RowsKind, Step};
 
-use crate::fixture::{Cache, DTYPES, Rng, Subject, close, layout, poisoned, q_rows, read};
+use crate::fixture::{Cache, Rng, Subject, close, layout, poisoned, q_rows, read};
 use crate::reference::attend_heads;
 
 /// Attention of `(sequence, rows)` at each sequence's end; returns queries and outputs by row.
@@ -47,7 +47,7 @@ pub(crate) fn causal<B: Backend>(s: &mut Subject<B>) {
     let shapes = [(2, 1, 32), (7, 1, 64), (4, 4, 80), (6, 2, 96), (16, 1, 128), (8, 4, 128), (2, 2, 256)];
     let pages = [1, 16, 4, 256, 64, 8, 32];
     for (case, (h, kv, dim)) in shapes.into_iter().enumerate() {
-        for dtype in DTYPES {
+        for &dtype in s.dtypes {
             let layout = layout(h, kv, dim, pages[case], dtype);
             let mut cache = Cache::new(&mut s.b, &mut rng, layout, &[150, 9, 41]);
             let plans: [&[(usize, std::ops::Range<usize>)]; 3] =
