@@ -148,6 +148,6 @@ impl Noise {
 
     /// Uniform below `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        ((self.bits() >> 32) * end as u64 >> 32) as usize
+        (((self.bits() >> 32) * end as u64) >> 32) as usize
     }
 }
