@@ -14,6 +14,7 @@ fn main() {
 mod cuda {
     use std::hash::{DefaultHasher, Hash, Hasher};
     use std::path::{Path, PathBuf};
+    use std::process::Command;
     use std::{env, fs};
 
     /// Every architecture that a release carries; newer ones compile the PTX when they load it.
@@ -56,7 +57,23 @@ mod cuda {
         for (made, object) in nvcc(&archs).files(stale).compile_intermediates().iter().zip(missing) {
             fs::rename(made, object).unwrap_or_else(|e| panic!("{}: {e}", object.display()));
         }
-        cc::Build::new().cpp(true).cpp_link_stdlib_static(true).objects(objects).compile("lim_cuda");
+        let linked = out.join("device-link.o");
+        device_link(&objects, &archs, &linked);
+        cc::Build::new()
+            .cpp(true)
+            .cpp_link_stdlib_static(true)
+            .objects(objects)
+            .object(linked)
+            .compile("lim_cuda");
+    }
+
+    /// Makes the object that registers the kernels of all others.
+    fn device_link(objects: &[PathBuf], archs: &str, linked: &Path) {
+        let nvcc = env::var_os("NVCC").unwrap_or_else(|| "nvcc".into());
+        let mut link = Command::new(&nvcc);
+        link.args(archs.split(',').map(gencode)).arg("-dlink").arg("-o").arg(linked).args(objects);
+        let status = link.status().unwrap_or_else(|e| panic!("{}: {e}", nvcc.display()));
+        assert!(status.success(), "{link:?}: {status}");
     }
 
     /// Goes into the objects' names: to be raised when the flags below change.
