@@ -13,9 +13,14 @@
 //! assert_eq!(report.rows[0].goal_met, Some(true));
 //! assert!(lim_bench::table::render(Some(&report), None).contains("| dense | 1 | 32768 | 34.0 |"));
 //! ```
+//!
+//! For the CPU, [`fixture`] makes synthetic layers and filled caches, and [`roofline`] knows what an op must move and
+//! measures what the machine gives; `benches/cpu.rs` and `benches/shares.rs` use both.
 
+pub mod fixture;
 pub mod goals;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 pub mod report;
+pub mod roofline;
 pub mod table;

@@ -22,6 +22,7 @@ mod store;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+mod yardstick;
 
 pub use buffer::Buffer;
 pub use store::{Batch, Kv, Linear, Rope, Scores, Selection};
