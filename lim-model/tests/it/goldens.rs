@@ -20,9 +20,12 @@ pub(crate) const MODELS: [&str; 12] = [
     "qwen3-yarn-bias",
 ];
 
-/// A path under `tests/goldens`.
+/// A path under `tests/goldens`: beside these sources or, for an executable that was carried to another machine, in the
+/// checkout that it is run from.
 pub(crate) fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+    let sources = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let crate_dir = if sources.is_dir() { sources } else { PathBuf::from("lim-model") };
+    crate_dir.join("tests/goldens").join(name)
 }
 
 /// A JSON file under `tests/goldens`.

@@ -2,6 +2,8 @@
 
 mod batching;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod generating;
 mod goldens;
 mod hf;

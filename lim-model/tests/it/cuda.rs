@@ -1,0 +1,37 @@
+//! The golden models on a GPU. Without one these tests fail: feature `cuda` asks for it.
+
+use lim_kernels::DType;
+use lim_kernels::cuda::Cuda;
+
+use crate::hf::{NEW, decode_distance, engine_answers_like_hf, prefill_distance};
+
+/// The golden models with head sizes that the kernels know.
+const MODELS: [&str; 2] = ["llama-head-32", "qwen3-head-64"];
+
+fn gpu(dtype: DType) -> Cuda {
+    Cuda::new(0, dtype).expect("feature `cuda` is tested on a machine with a GPU")
+}
+
+#[test]
+fn float32_answers_like_hf() {
+    for name in MODELS {
+        let distance = prefill_distance(gpu(DType::F32), name, Some(DType::F32));
+        assert!(distance < 1e-3, "{name}: off by {distance}");
+        let (distance, same) = decode_distance(gpu(DType::F32), name, Some(DType::F32));
+        assert_eq!(same, NEW, "{name}");
+        assert!(distance < 1e-3, "{name}: off by {distance} after {NEW} tokens");
+        engine_answers_like_hf(gpu(DType::F32), name);
+    }
+}
+
+#[test]
+fn bfloat16_is_near_hf() {
+    for name in MODELS {
+        // Activations of 8 bits of mantissa, and logits up to 5.
+        let distance = prefill_distance(gpu(DType::BF16), name, Some(DType::BF16));
+        assert!(distance < 0.1, "{name}: off by {distance}");
+        let (distance, same) = decode_distance(gpu(DType::BF16), name, Some(DType::BF16));
+        assert!(distance < 0.1, "{name}: off by {distance} after {NEW} tokens");
+        assert!(same >= NEW - 6, "{name}: {same} of {NEW} tokens");
+    }
+}
