@@ -15,7 +15,7 @@ usage: gpu [OUT.json] [--quick] [--device N] [--commit NAME]
 Writes the report to OUT.json, or to stdout. --quick runs every kernel on small shapes, to see that it runs: its times
 say nothing. The commit can also come from the environment, as LIM_COMMIT. Exit code 1: a row failed, or no GPU.";
 
-/// What `(shape)` rows need; made when first needed, so that one that cannot be made costs only its own rows.
+/// The device and what has been measured; a row that fails, or memory that cannot be had, costs its own rows only.
 struct Runner {
     cuda: Cuda,
     settings: Settings,
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match measure(&args).map_err(|e| e.to_string()).and_then(|report| write(report, args.out.as_deref())) {
+    match measure(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -70,19 +70,24 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String>
     Ok(Some(parsed))
 }
 
-/// Whether no row failed.
-#[allow(clippy::print_stdout)]
-fn write(report: Report, out: Option<&str>) -> Result<bool, String> {
-    let text = serde_json::to_string_pretty(&report).map_err(|e| e.to_string())?;
-    match out {
-        Some(path) => std::fs::write(path, text + "\n").map_err(|e| format!("{path}: {e}"))?,
-        None => println!("{text}"),
-    }
-    Ok(report.failed.is_empty())
+fn write(report: &Report, out: Option<&str>) -> Result<(), String> {
+    let Some(path) = out else { return Ok(()) };
+    std::fs::write(path, json(report)? + "\n").map_err(|e| format!("{path}: {e}"))
 }
 
-fn measure(args: &Args) -> Result<Report> {
-    let cuda = Cuda::new(args.device, DType::BF16)?;
+#[allow(clippy::print_stdout)]
+fn say(report: &Report) -> Result<(), String> {
+    println!("{}", json(report)?);
+    Ok(())
+}
+
+fn json(report: &Report) -> Result<String, String> {
+    serde_json::to_string_pretty(report).map_err(|e| e.to_string())
+}
+
+/// Whether no row failed.
+fn measure(args: &Args) -> Result<bool, String> {
+    let cuda = Cuda::new(args.device, DType::BF16).map_err(|e| e.to_string())?;
     let settings = if args.quick { Settings::QUICK } else { Settings::FULL };
     let machine = Machine {
         gpu: cuda.device(),
@@ -94,18 +99,23 @@ fn measure(args: &Args) -> Result<Report> {
         replays: settings.replays,
     };
     let mut runner = Runner { cuda, settings, quick: args.quick, report: Report::new(machine) };
-    runner.bandwidth();
-    runner.kv_rows();
-    runner.selection_rows();
-    runner.model_rows();
-    runner.sample_rows();
+    let parts: [fn(&mut Runner); 5] =
+        [Runner::bandwidth, Runner::kv_rows, Runner::selection_rows, Runner::model_rows, Runner::sample_rows];
+    for part in parts {
+        part(&mut runner);
+        // What is measured so far outlives a run that is cut short.
+        write(&runner.report.clone().judged(), args.out.as_deref())?;
+    }
     let report = runner.report.judged();
+    if args.out.is_none() {
+        say(&report)?;
+    }
     for row in &report.rows {
         let goal = row.goal_us.map_or(String::new(), |goal| format!(" goal {goal:.1}"));
         let limit = row.limit_us.map_or(String::new(), |limit| format!(" limit {limit:.1}"));
-        eprintln!("{:<24} {:>10.1} us{limit}{goal}", name(&row.op, row.batch, row.n), row.us);
+        eprintln!("{:<40} {:>10.1} us{limit}{goal}", name(&row.op, row.batch, row.n), row.us);
     }
-    Ok(report)
+    Ok(report.failed.is_empty())
 }
 
 impl Runner {
@@ -233,6 +243,7 @@ impl Runner {
         let timed = prepare(self).and_then(|work| Ok((work.median_us(&mut self.cuda, replays)?, work)));
         match timed {
             Ok((us, work)) => {
+                eprintln!("{}: {us:.1} us", name(op, batch, n));
                 let row = Row::graph(op, batch, n, us, work.bytes);
                 self.report.rows.push(Row { note, flops: work.flops, ..row });
             }
