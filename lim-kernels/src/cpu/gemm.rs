@@ -15,6 +15,10 @@ use super::tile::{PANEL, Rows, pack, tile};
 
 /// Inputs of one block.
 const DEPTH: usize = 256;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+/// Lanes that outputs are fetched ahead.
+const LATER: usize = 8;
 /// Row panels of one block.
 const PANELS: usize = 8;
 /// Distance of widened rows: not a power of two, or they would meet in few sets of the cache.
@@ -187,6 +191,13 @@ impl Gemm<'_> {
             let sums = &self.scratch[R * STRIDE + (first - range.start) * padded..][..padded * lanes];
             for lane in (0..lanes.min(range.end - first)).step_by(4) {
                 let live = (range.end - first - lane).min(4);
+                // Outputs of later lanes lie a row apart, where nothing else fetches them.
+                for j in 0..live {
+                    let later = self.out.pointer((first + lane + j) * self.width + column, rows).cast::<u8>();
+                    for line in (0..rows * 4).step_by(LINE) {
+                        s.prefetch(later.wrapping_add(LATER * self.width * 4 + line));
+                    }
+                }
                 // Rows inside, so that a row of `out` is written in one go.
                 for row in (0..rows).step_by(4) {
                     let at = (first + lane) * self.width + column + row;
