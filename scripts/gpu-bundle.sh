@@ -34,6 +34,7 @@ done
 executables build --release -p lim-bench -p lim-cli --features lim-bench/cuda,lim-cli/cuda --bins |
   while read -r _ target path; do install -s "$path" "dist/bin/$target"; done
 
+gzip -6 dist/tests/* dist/bin/*
 install scripts/gpu-run.sh dist/run.sh
 {
   git log -1 --format='commit %H'

@@ -11,6 +11,7 @@ mode=${1:-}
 per_binary=${LIM_TEST_SECONDS:-50}  # time limit of one executable
 summary=()
 failed=0
+if compgen -G "$here/*/*.gz" >/dev/null; then gunzip -f "$here"/tests/*.gz "$here"/bin/*.gz; fi
 
 # note NAME STATUS LOG: one line of the summary, with the names of failed tests.
 note() {
