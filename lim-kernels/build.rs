@@ -14,7 +14,7 @@ fn main() {
 mod cuda {
     use std::hash::{DefaultHasher, Hash, Hasher};
     use std::path::{Path, PathBuf};
-    use std::process::Command;
+    use std::sync::Mutex;
     use std::{env, fs};
 
     /// Every architecture that a release carries; newer ones compile the PTX when they load it.
@@ -52,38 +52,31 @@ mod cuda {
             out.join(format!("{stem}-{:016x}.o", state.finish()))
         };
         let objects: Vec<PathBuf> = sources.iter().map(object).collect();
-        let (stale, missing): (Vec<_>, Vec<_>) =
-            sources.iter().zip(&objects).filter(|(_, o)| !o.exists()).unzip();
-        for (made, object) in nvcc(&archs).files(stale).compile_intermediates().iter().zip(missing) {
-            fs::rename(made, object).unwrap_or_else(|e| panic!("{}: {e}", object.display()));
-        }
-        let linked = out.join("device-link.o");
-        device_link(&objects, &archs, &linked);
-        cc::Build::new()
-            .cpp(true)
-            .cpp_link_stdlib_static(true)
-            .objects(objects)
-            .object(linked)
-            .compile("lim_cuda");
-    }
-
-    /// Makes the object that registers the kernels of all others.
-    fn device_link(objects: &[PathBuf], archs: &str, linked: &Path) {
-        let nvcc = env::var_os("NVCC").unwrap_or_else(|| "nvcc".into());
-        let mut link = Command::new(&nvcc);
-        link.args(archs.split(',').map(gencode)).arg("-dlink").arg("-o").arg(linked).args(objects);
-        let status = link.status().unwrap_or_else(|e| panic!("{}: {e}", nvcc.display()));
-        assert!(status.success(), "{link:?}: {status}");
+        let stale = Mutex::new(sources.iter().zip(&objects).filter(|(_, object)| !object.exists()));
+        let next = || stale.lock().expect("no worker panics while it holds the lock").next();
+        let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+        std::thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(|| {
+                    while let Some((source, object)) = next() {
+                        // One file a call: given several, cc makes device code that has to be linked again.
+                        let made = nvcc(&archs).file(source).compile_intermediates().remove(0);
+                        fs::rename(made, object).unwrap_or_else(|e| panic!("{}: {e}", object.display()));
+                    }
+                });
+            }
+        });
+        cc::Build::new().cpp(true).cpp_link_stdlib_static(true).objects(objects).compile("lim_cuda");
     }
 
     /// Goes into the objects' names: to be raised when the flags below change.
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn nvcc(archs: &str) -> cc::Build {
         let mut build = cc::Build::new();
         // debug(true) would make nvcc emit -G: unoptimised device code.
         build.cuda(true).cudart("none").debug(false).opt_level(3).cpp_link_stdlib(None);
-        build.flag("-std=c++17").flag("--threads=0").flag("--compress-mode=size").flag("-lineinfo");
+        build.flag("-std=c++17").flag("--compress-mode=size").flag("-lineinfo");
         build.flag("-Xcompiler=-fno-exceptions").include("csrc").cargo_metadata(false);
         for arch in archs.split(',') {
             build.flag(gencode(arch));
