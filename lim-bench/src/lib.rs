@@ -1,6 +1,6 @@
 //! Benchmarks of lim: what is measured, the limits it is measured against, and how results become tables.
 //!
-//! [`gpu`] (feature `cuda`) prepares one kernel call per cold copy of its data as a CUDA graph; the runner
+//! `gpu` (feature `cuda`) prepares one kernel call per cold copy of its data as a CUDA graph; the runner
 //! `src/bin/gpu.rs` and the criterion benches time the same graphs. [`report`] is the JSON that the runner writes,
 //! [`goals`] what was aimed for, and [`table`] renders a report beside the peers' (`peers/peers.py`) as Markdown:
 //!
