@@ -2,7 +2,7 @@
 
 use super::check::{expect_rows, int};
 use super::{Cuda, CudaBatch, CudaRows, ffi};
-use crate::{Attend, DType, Error, Heads, Over, Result, Tensor};
+use crate::{Attend, DType, Error, Heads, Over, Result, ScoreOf, Tensor};
 
 const OP: &str = "attend";
 
@@ -40,7 +40,7 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
     match over {
         Over::Dense => {}
         Over::DenseScored(scores) => {
-            scores.expect(OP, heads, batch)?;
+            scores.expect(OP, heads, batch, ScoreOf::Tokens)?;
             for (seq, &len) in batch.lens().iter().enumerate() {
                 scores.note(seq, len);
             }

@@ -10,12 +10,6 @@ use crate::{
     Logits, NormGateUp, NormLinear, PageSize, Result, RowsKind, Sample, Score, Select, Sets, Step, Tensor,
 };
 
-impl Cuda {
-    pub(super) fn not_built(&self, verb: &str) -> Error {
-        Error::Device { device: self.name(), reason: format!("{verb}: the kernel is not built yet") }
-    }
-}
-
 impl Backend for Cuda {
     type Linear = CudaLinear;
     type Vector = CudaVector;

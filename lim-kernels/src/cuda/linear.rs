@@ -46,8 +46,12 @@ struct Skinny<'a> {
 
 pub(super) fn embed(cuda: &mut Cuda, op: Embed<'_, Cuda>) -> Result<()> {
     let Embed { table, batch, x } = op;
-    let [_, width] = table.shape;
+    let [vocabulary, width] = table.shape;
     let rows = batch.rows();
+    if batch.largest_token() >= vocabulary {
+        let (got, must) = (batch.largest_token() as u64, format!("below the vocabulary's {vocabulary}"));
+        return Err(Error::Range { op: "embed", what: "token id", got, must });
+    }
     expect("embed", "x", x, [rows, width], DType::F32)?;
     let args = ffi::lim_embed_args {
         tokens: batch.raw().tokens,
@@ -55,7 +59,7 @@ pub(super) fn embed(cuda: &mut Cuda, op: Embed<'_, Cuda>) -> Result<()> {
         x: x.data_mut().data.ptr().cast(),
         rows: rows as i32,
         width: width as i32,
-        vocabulary: table.shape[0] as i32,
+        vocabulary: vocabulary as i32,
         dtype: dtype_code(table.dtype),
     };
     let stream = cuda.launch_stream()?;

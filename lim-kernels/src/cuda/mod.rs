@@ -3,9 +3,6 @@
 //! Kernels live in `csrc/` behind the C header `lim_kernels.h`; `docs/kernels.md` lists them. A binary built with
 //! feature `cuda` also starts on machines without a GPU: [`Cuda::new`] then says what is missing.
 
-// The accessors below wait for the kernels that are not built yet; goes with the last of them.
-#![allow(dead_code)]
-
 mod append;
 mod attend;
 mod backend;

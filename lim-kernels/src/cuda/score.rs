@@ -13,7 +13,7 @@ pub(super) fn score(cuda: &mut Cuda, op: Score<'_, Cuda>) -> Result<()> {
     let layout = kv.layout();
     batch.expect_decode(OP)?;
     kv.expect(OP, heads, batch)?;
-    out.expect(OP, heads, batch)?;
+    out.expect(OP, heads, batch, of)?;
     let (queries, q_stride) = query_rows(OP, q, heads, batch, layout.dtype)?;
     let code = match of {
         ScoreOf::Tokens => ffi::LIM_SCORE_TOKENS,

@@ -2,7 +2,7 @@
 
 use super::check::shape_error;
 use super::{Buffer, Cuda, CudaBatch, ffi};
-use crate::{Capacity, Heads, Result};
+use crate::{Capacity, Heads, Result, ScoreOf};
 
 /// Raw scores, `[seqs][heads][stride]` float32.
 pub struct CudaScores {
@@ -20,10 +20,15 @@ impl CudaScores {
         ffi::lim_scores { data: self.data.ptr(), stride: self.stride as i32 }
     }
 
-    /// Checks that every sequence of `batch` has room for as many scores as tokens.
-    pub(super) fn expect(&self, op: &'static str, heads: Heads, batch: &CudaBatch) -> Result<()> {
+    /// Checks that every sequence of `batch` has room for a score of each token or page it may have.
+    pub(super) fn expect(&self, op: &'static str, heads: Heads, batch: &CudaBatch, of: ScoreOf) -> Result<()> {
+        let tokens = batch.capacity().tokens;
+        let columns = match of {
+            ScoreOf::Tokens => tokens,
+            ScoreOf::Pages => batch.page_size().pages_for(tokens),
+        };
         let got = [self.counts.len(), self.heads, self.tokens];
-        let need = [batch.seqs(), heads.query(), batch.capacity().tokens];
+        let need = [batch.seqs(), heads.query(), columns];
         if got[0] >= need[0] && got[1] == need[1] && got[2] >= need[2] {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use super::check::{int, shape_error};
 use super::{Cuda, CudaBatch, CudaScores, ffi};
-use crate::{DType, Heads, Pick, Result, Select, Sets};
+use crate::{DType, Heads, Pick, Result, ScoreOf, Select, Sets};
 
 const OP: &str = "select";
 
@@ -55,7 +55,8 @@ fn expect_scored(
     heads: Heads,
     batch: &CudaBatch,
 ) -> Result<()> {
-    scores.expect(OP, heads, batch)?;
+    let of = if rule == ffi::LIM_PICK_PAGES { ScoreOf::Pages } else { ScoreOf::Tokens };
+    scores.expect(OP, heads, batch, of)?;
     for (seq, &len) in batch.lens().iter().enumerate().filter(|(_, len)| **len > budget) {
         let need = if rule == ffi::LIM_PICK_PAGES { batch.page_size().pages_for(len) } else { len };
         if scores.count(seq) != need {
