@@ -145,8 +145,26 @@ impl<B: Backend> Model<B> {
         Ok(backend.logits(Logits { x, norm, eps, head, rows, out: logits })?)
     }
 
-    /// Fills the step's places in the cache with random keys and values, the same in every layer, instead of computing
-    /// them: for measurements at a depth. Keys are normed and rotated like real ones.
+    /// Draws random keys and values for [`Model::fill_random`] into the workspace, for steps of up to `rows` rows. They
+    /// stay until the next step of another kind.
+    ///
+    /// # Errors
+    /// When the workspace has fewer rows.
+    pub fn draw_random(
+        &self,
+        backend: &mut B,
+        rows: usize,
+        workspace: &mut Workspace<B>,
+        seed: u64,
+    ) -> Result<()> {
+        let mut state = seed;
+        let len = rows * self.config.heads.qkv_width();
+        let noise: Vec<f32> = (0..len).map(|_| uniform(&mut state)).collect();
+        Ok(backend.write_rows(&noise, &mut workspace.qkv)?)
+    }
+
+    /// Fills the step's places in the cache with what [`Model::draw_random`] drew, the same in every layer, instead of
+    /// computing them: for measurements at a depth. Keys are normed and rotated like real ones.
     ///
     /// # Errors
     /// As [`Model::forward`].
@@ -156,13 +174,8 @@ impl<B: Backend> Model<B> {
         step: &Step,
         cache: &mut KvCache<B>,
         workspace: &mut Workspace<B>,
-        seed: u64,
     ) -> Result<()> {
         backend.upload(step, &mut workspace.batch)?;
-        let mut state = seed;
-        let len = step.rows() * self.config.heads.qkv_width();
-        let noise: Vec<f32> = (0..len).map(|_| uniform(&mut state)).collect();
-        backend.write_rows(&noise, &mut workspace.qkv)?;
         let Workspace { batch, qkv, .. } = workspace;
         let (config, rope) = (&self.config, &self.rope);
         for (layer, block) in self.blocks.iter().enumerate() {

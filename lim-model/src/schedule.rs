@@ -50,20 +50,36 @@ impl<B: Backend> Engine<B> {
         if done == 0 {
             self.prefill_rope = self.model.prefill_rope(&mut self.backend, total)?;
         }
-        let last = if done < random { random } else { total };
-        let end = last.min(done + self.options.capacity.rows);
+        if done < random {
+            return self.fill_random();
+        }
+        let end = total.min(done + self.options.capacity.rows);
         self.cache.reserve(&mut self.backend, table, end)?;
         self.step.clear();
         self.step.push(&prompt[done..end], end, table.pages())?;
-        if done < random {
-            let Engine { backend, model, step, cache, workspace, .. } = self;
-            model.fill_random(backend, step, cache, workspace, done as u64)?;
-        } else {
-            self.forward_prefill()?;
-            self.totals.prefill_tokens += (end - done) as u64;
-        }
+        self.forward_prefill()?;
+        self.totals.prefill_tokens += (end - done) as u64;
         self.events.push(Event::Prefill { id, done: end, total });
         if end == total { self.start(end - done - 1) } else { Ok(()) }
+    }
+
+    /// Caches all random tokens of the first waiting prompt; every chunk gets the same values.
+    fn fill_random(&mut self) -> Result<()> {
+        let Some(Group { members, table: Some(table) }) = self.waiting.front_mut() else { return Ok(()) };
+        let Some(first) = members.first() else { return Ok(()) };
+        let (prompt, random) = (&first.shared.prompt, first.shared.random_prefix);
+        let Engine { backend, model, step, cache, workspace, options, .. } = self;
+        let rows = options.capacity.rows.min(random - table.len());
+        model.draw_random(backend, rows, workspace, first.id.0)?;
+        while table.len() < random {
+            let (done, end) = (table.len(), random.min(table.len() + rows));
+            cache.reserve(backend, table, end)?;
+            step.clear();
+            step.push(&prompt[done..end], end, table.pages())?;
+            model.fill_random(backend, step, cache, workspace)?;
+        }
+        self.events.push(Event::Prefill { id: first.id, done: random, total: prompt.len() });
+        Ok(())
     }
 
     /// Turns the first waiting group, whose prompt is cached, into running sequences. `row`: the last token's row.

@@ -31,7 +31,7 @@ fn json_has_a_row_for_every_test_and_policy() {
     }
     let attended = |row: usize| tests[row]["attended_tokens"].as_f64().expect("a number");
     assert!(attended(7) < attended(6), "lim reads less than full at depth 64");
-    assert!((attended(6) - 66.5).abs() < 1.0, "four steps from 65 cached tokens on: {}", attended(6));
+    assert!((attended(6) - 68.5).abs() < 1.0, "four steps from 67 cached tokens on: {}", attended(6));
 }
 
 #[test]

@@ -48,11 +48,11 @@ pub(super) fn embed(cuda: &mut Cuda, op: Embed<'_, Cuda>) -> Result<()> {
     let Embed { table, batch, x } = op;
     let [vocabulary, width] = table.shape;
     let rows = batch.rows();
+    expect("embed", "x", x, [rows, width], DType::F32)?;
     if batch.largest_token() >= vocabulary {
         let (got, must) = (batch.largest_token() as u64, format!("below the vocabulary's {vocabulary}"));
         return Err(Error::Range { op: "embed", what: "token id", got, must });
     }
-    expect("embed", "x", x, [rows, width], DType::F32)?;
     let args = ffi::lim_embed_args {
         tokens: batch.raw().tokens,
         table: table.weight.ptr().cast(),

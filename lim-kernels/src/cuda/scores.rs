@@ -21,7 +21,13 @@ impl CudaScores {
     }
 
     /// Checks that every sequence of `batch` has room for a score of each token or page it may have.
-    pub(super) fn expect(&self, op: &'static str, heads: Heads, batch: &CudaBatch, of: ScoreOf) -> Result<()> {
+    pub(super) fn expect(
+        &self,
+        op: &'static str,
+        heads: Heads,
+        batch: &CudaBatch,
+        of: ScoreOf,
+    ) -> Result<()> {
         let tokens = batch.capacity().tokens;
         let columns = match of {
             ScoreOf::Tokens => tokens,

@@ -133,6 +133,8 @@ pub(crate) struct Cache<B: Backend> {
     pub(crate) layout: KvLayout,
     pub(crate) kv: B::Kv,
     pub(crate) lens: Vec<usize>,
+    /// Tokens that the longest sequence may have.
+    longest: usize,
     /// Page tables by sequence.
     pub(crate) tables: Vec<Vec<u32>>,
     /// `[seq][token][kv_head * head_dim]`, exactly as stored.
@@ -185,7 +187,8 @@ impl<B: Backend> Cache<B> {
         let (keys, values) = (part(q_width), part(q_width + kv_width));
         let queries: Vec<Vec<f32>> = lens.iter().map(|_| rng.grids(q_width)).collect();
         let q = q_rows(b, heads, &queries);
-        let mut cache = Cache { layout, kv, lens: lens.to_vec(), tables, keys, values, batch, q, queries };
+        let mut cache =
+            Cache { layout, kv, lens: lens.to_vec(), longest, tables, keys, values, batch, q, queries };
         cache.upload(b);
         cache
     }
@@ -199,9 +202,9 @@ impl<B: Backend> Cache<B> {
         b.upload(&step, &mut self.batch).unwrap();
     }
 
+    /// For buffers beside `batch`: sequences may have been cut since it was made.
     pub(crate) fn capacity(&self) -> Capacity {
-        let tokens = self.lens.iter().copied().max().unwrap();
-        Capacity { rows: self.lens.len(), seqs: self.lens.len(), tokens }
+        Capacity { rows: self.lens.len(), seqs: self.lens.len(), tokens: self.longest }
     }
 }
 

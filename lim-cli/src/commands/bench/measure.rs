@@ -4,7 +4,7 @@ use lim_kernels::Backend;
 use lim_model::{Engine, Event, Request, Usage};
 use lim_select::Attention;
 
-use super::plan::Test;
+use super::plan::{Test, WARM_STEPS};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
 
@@ -41,6 +41,11 @@ pub(super) fn once<B: Backend>(
                 tokens = done;
                 prompts += usize::from(done == total);
             }
+        }
+    }
+    if matches!(test, Test::Decode { .. }) {
+        for _ in 0..WARM_STEPS {
+            engine.step()?;
         }
     }
     let before = engine.usage()?;

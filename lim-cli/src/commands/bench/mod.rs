@@ -27,7 +27,9 @@ pub(super) fn run(args: BenchArgs) -> Result<()> {
         None => open::open(&args.model, console)?,
     };
     let attentions = plan::attentions(&args, &opened)?;
-    let tests = plan::tests(&args, opened.config.max_positions)?;
+    // Random weights were not trained for any length: only their shape is measured.
+    let context = args.random_weights.as_ref().map_or(opened.config.max_positions, |_| usize::MAX);
+    let tests = plan::tests(&args, context)?;
     console.item("model", opened.describe());
     for attention in &attentions {
         console.item("attention", policy::describe(attention));

@@ -16,6 +16,9 @@ pub(super) enum Test {
     Decode { tokens: usize, depth: usize, batch: usize },
 }
 
+/// Decode steps before the clock counts: a device runs the first of a kind as it is and records the second.
+pub(super) const WARM_STEPS: usize = 2;
+
 impl Test {
     /// llama-bench's name.
     pub(super) fn name(self) -> String {
@@ -50,11 +53,11 @@ impl Test {
         }
     }
 
-    /// Tokens to generate: a prefill ends with a draw, and decode steps come after it.
+    /// Tokens to generate: a prefill ends with a draw; warm and counted decode steps come after it.
     pub(super) fn new_tokens(self) -> usize {
         match self {
             Test::Prefill { .. } => 1,
-            Test::Decode { tokens, .. } => tokens + 1,
+            Test::Decode { tokens, .. } => 1 + WARM_STEPS + tokens,
         }
     }
 
@@ -154,7 +157,7 @@ mod tests {
     #[test]
     fn lengths_count_what_is_cached() {
         let decode = Test::Decode { tokens: 8, depth: 0, batch: 2 };
-        assert_eq!((decode.prompt(), decode.new_tokens(), decode.len()), (1, 9, 9));
+        assert_eq!((decode.prompt(), decode.new_tokens(), decode.len()), (1, 11, 11));
         let prefill = Test::Prefill { tokens: 8, depth: 16 };
         assert_eq!((prefill.prompt(), prefill.new_tokens(), prefill.len()), (24, 1, 24));
         assert_eq!(prefill.name(), "pp8 @ d16");
