@@ -41,11 +41,6 @@ impl CudaBatch {
         &self.lens
     }
 
-    /// The longest sequence's length.
-    pub(super) fn max_len(&self) -> usize {
-        self.lens.iter().copied().max().unwrap_or(0)
-    }
-
     /// One more than the largest page id in use.
     pub(super) fn pages_named(&self) -> usize {
         self.pages_named
