@@ -21,7 +21,7 @@ for line in sys.stdin:
 rm -rf dist
 mkdir -p dist/tests dist/bin
 
-for package in lim-kernels lim-kvcache lim-select lim-model; do
+for package in lim-kernels lim-kvcache lim-select lim-model lim-cli; do
   executables test --release -p "$package" --features cuda --no-run | while read -r package target path; do
     # Only executables that have tests for a GPU.
     if "$path" --list 2>/dev/null | grep -qE '(^|::)cuda::.*: test$'; then

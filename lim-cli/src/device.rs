@@ -1,5 +1,6 @@
 //! `--device`: the one place that knows which backends this build has.
 
+use std::fmt::Display;
 use std::num::NonZeroUsize;
 
 use lim_kernels::cpu::Cpu;
@@ -29,20 +30,39 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Makes the backend and runs `job` on it. `auto` says what it picked.
+    /// Makes the backend and runs `job` on it. `auto` is the first GPU where it can be used, else the CPU, and says so.
     ///
     /// # Errors
     /// A usage error when this build has no such backend; else what the device or the job fails with.
     pub(crate) fn run<J: Job>(self, console: Console, job: J) -> Result<J::Out> {
         match self.device {
             DeviceArg::Cpu => job.run(cpu(self.threads)?),
-            DeviceArg::Auto => {
-                let backend = cpu(self.threads)?;
-                console.item("device", format_args!("auto picked {}; {ONLY_ON_REQUEST}", backend.device()));
-                job.run(backend)
-            }
+            DeviceArg::Auto => self.auto(console, job),
             DeviceArg::Cuda(ordinal) => cuda(ordinal, self.dtype, job),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn auto<J: Job>(self, console: Console, job: J) -> Result<J::Out> {
+        match lim_kernels::cuda::Cuda::new(0, self.dtype) {
+            Ok(backend) => {
+                console.item("device", format_args!("auto picked {}", backend.device()));
+                job.run(backend)
+            }
+            Err(reason) => self.auto_cpu(console, job, reason),
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn auto<J: Job>(self, console: Console, job: J) -> Result<J::Out> {
+        self.auto_cpu(console, job, "this build has no CUDA")
+    }
+
+    /// `reason`: why not a GPU.
+    fn auto_cpu<J: Job>(self, console: Console, job: J, reason: impl Display) -> Result<J::Out> {
+        let backend = cpu(self.threads)?;
+        console.item("device", format_args!("auto picked {}; {reason}", backend.device()));
+        job.run(backend)
     }
 }
 
@@ -58,12 +78,6 @@ fn cuda<J: Job>(ordinal: usize, _: DType, _: J) -> Result<J::Out> {
          (scripts/cuda-toolkit.sh fetches it): cargo build --release -p lim-cli --features cuda"
     )))
 }
-
-/// Why `auto` does not pick a GPU.
-#[cfg(feature = "cuda")]
-const ONLY_ON_REQUEST: &str = "a GPU is used on request only, by --device cuda";
-#[cfg(not(feature = "cuda"))]
-const ONLY_ON_REQUEST: &str = "this build has no CUDA";
 
 /// The GPU this build could use, or why it cannot.
 #[cfg(feature = "cuda")]

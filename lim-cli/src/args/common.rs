@@ -15,7 +15,7 @@ pub(crate) struct ModelArgs {
     /// Hugging Face model: a directory, or ORG/NAME from the hub's cache or the hub [default: the embedded demo model]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) model: Option<String>,
-    /// Where to run: auto, cpu, cuda or cuda:N; auto says what it picked
+    /// Where to run: auto (the first GPU where it can be used, else the CPU; it says which), cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub(crate) device: DeviceArg,
     /// Element type of weights and KV cache; auto keeps the checkpoint's

@@ -26,10 +26,12 @@ fn quiet_says_nothing_but_the_text() {
     assert!(refused.contains("--token-budget"), "errors are said even so: {refused}");
 }
 
+#[cfg(not(feature = "cuda"))]
 #[test]
-fn the_device_that_auto_picked_is_said() {
+fn the_device_that_auto_picked_is_said_with_the_reason() {
     let auto = lim(&["generate", "edit ab ba", "-n", "2"]);
     assert!(auto.stderr.contains("auto picked cpu"), "{}", auto.stderr);
+    assert!(auto.stderr.contains("this build has no CUDA"), "{}", auto.stderr);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod answers;
 mod bench;
 mod channels;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod generate;
 mod models;
 mod run;
