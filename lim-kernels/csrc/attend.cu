@@ -20,20 +20,41 @@ struct AttendPlan {
   int *finished;   // [seqs][heads]: blocks that have written their chunk of the lane that starts with this head
 };
 
-// One query head's weights of `parts` states: weight[i] = 2^(m_i - max m) / sum_i 2^(m_i - max m) l_i. By one warp.
-__device__ inline void merge_weights(float *weight, const float *state, int stride, int parts) {
-  int lane = threadIdx.x % WARP;
-  float top = NEG_INF, sum = 0;
-  for (int i = lane; i < parts; i += WARP) top = fmaxf(top, __ldcg(state + i * stride));
-  for (int d = 1; d < WARP; d *= 2) top = fmaxf(top, __shfl_xor_sync(FULL, top, d));
-  for (int i = lane; i < parts; i += WARP) {
-    float m = __ldcg(state + i * stride), w = m == NEG_INF ? 0 : exp2f(m - top);
-    weight[i] = w;
-    sum += w * __ldcg(state + i * stride + 1);
+// Adds one to *count, after everything the block wrote before its last barrier, and tells what was there; what other
+// blocks wrote before their addition can be read from here on.
+__device__ inline int add_in_order(int *count) {
+  int held;
+  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;" : "=r"(held) : "l"(count) : "memory");
+  return held;
+}
+
+// Two elements of a head's output from the partial states of its chunks, in order. sums: the elements in the first
+// chunk's sums, `stride` from one chunk to the next. Sums and states of a batch are asked for together: what the last
+// block waits for is one trip to the L2 cache.
+__device__ inline float2 merge_chunks(const float *sums, int stride, const float2 *states, int chunks) {
+  constexpr int BATCH = 16;
+  float top = NEG_INF, l = 0, x = 0, y = 0;
+  for (int first = 0; first < chunks; first += BATCH) {
+    float2 state[BATCH], sum[BATCH];
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      bool there = first + i < chunks;
+      state[i] = there ? __ldcg(states + first + i) : make_float2(NEG_INF, 0);
+      sum[i] = there ? __ldcg(reinterpret_cast<const float2 *>(sums + static_cast<long long>(first + i) * stride)) : float2{};
+    }
+    float next = top;
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) next = fmaxf(next, state[i].x);
+    float shrink = top == NEG_INF ? 0 : exp2f(top - next);
+    l *= shrink, x *= shrink, y *= shrink;
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      float w = state[i].x == NEG_INF ? 0 : exp2f(state[i].x - next);
+      l = __fmaf_rn(w, state[i].y, l), x = __fmaf_rn(w, sum[i].x, x), y = __fmaf_rn(w, sum[i].y, y);
+    }
+    top = next;
   }
-  for (int d = 1; d < WARP; d *= 2) sum += __shfl_xor_sync(FULL, sum, d);
-  float inverse = sum == 0 ? 0 : 1 / sum;
-  for (int i = lane; i < parts; i += WARP) weight[i] *= inverse;
+  return l == 0 ? float2{} : make_float2(x / l, y / l);
 }
 
 template <class T, int D, int NT, int WARPS, int STAGES> struct AttendShape {
@@ -47,7 +68,8 @@ template <class T, int D, int NT, int WARPS, int STAGES>
 __global__ void __launch_bounds__(WARPS * WARP, 1)
     attend_kernel(const __grid_constant__ lim_attend_args a, const __grid_constant__ AttendPlan plan) {
   using Shape = AttendShape<T, D, NT, WARPS, STAGES>;
-  extern __shared__ __align__(16) char shared[];
+  // At 16 bytes past a multiple of 128 every 128-byte line that is copied here would be asked for twice.
+  extern __shared__ __align__(128) char shared[];
   __shared__ bool last;
   Gate gate;
   if (!a.early) gate.open();
@@ -117,29 +139,16 @@ __global__ void __launch_bounds__(WARPS * WARP, 1)
     }
     if (u.chunks > 1) {
       int *finished = plan.finished + u.seq * a.heads + head;
-      __threadfence();
       __syncthreads();
-      if (threadIdx.x == 0) last = atomicAdd(finished, 1) == u.chunks - 1;
+      if (threadIdx.x == 0) last = add_in_order(finished) == u.chunks - 1;
       __syncthreads();
       if (last) {
-        __threadfence();
-        float *weights = reinterpret_cast<float *>(shared);  // [heads][chunks]
         slot -= u.chunk;
-        for (int h = warp; h < heads; h += WARPS)
-          merge_weights(weights + h * u.chunks, plan.states + (slot + static_cast<long long>(h) * plan.chunks) * 2, 2,
-                        u.chunks);
-        __syncthreads();
         for (int e = threadIdx.x * 2; e < heads * D; e += WARPS * WARP * 2) {
-          int h = e / D, d = e % D;
-          const float *part = plan.sums + (slot + static_cast<long long>(h) * plan.chunks) * D + d;
-          float x = 0, y = 0;
-#pragma unroll 16
-          for (int i = 0; i < u.chunks; i++) {
-            float2 p = __ldcg(reinterpret_cast<const float2 *>(part + i * D));
-            float w = weights[h * u.chunks + i];
-            x = __fmaf_rn(w, p.x, x), y = __fmaf_rn(w, p.y, y);
-          }
-          out[e] = from_float<T>(x), out[e + 1] = from_float<T>(y);
+          long long lane = slot + static_cast<long long>(e / D) * plan.chunks;
+          float2 sum = merge_chunks(plan.sums + lane * D + e % D, D,
+                                    reinterpret_cast<const float2 *>(plan.states) + lane, u.chunks);
+          out[e] = from_float<T>(sum.x), out[e + 1] = from_float<T>(sum.y);
         }
         if (threadIdx.x == 0) *finished = 0;
       }
@@ -184,13 +193,10 @@ lim_i32 attend_launch(const Machine &m, const lim_attend_args &a, void *stream) 
                 AttendShape<T, D, NT, WARPS, STAGES>::SHARED, stream, a, attend_size(a, m.sms).plan);
 }
 
-// At least 64 KiB on the way keep memory busy, and fit the chips that allow 99 KiB a block; head_dim 128 takes more
-// where there is more.
+// 64 KiB on the way keep memory busy (H200: 128 KiB are 2% slower, and leave no room beside the next kernel's blocks);
+// two smaller blocks a multiprocessor take longer for one sequence and win nothing for many.
 template <class T, int D, int NT> lim_i32 attend_run(const Machine &m, const lim_attend_args &a, void *stream) {
   constexpr int WARPS = D == 256 ? 4 : 8, STAGES = D == 32 ? 4 : D < 128 ? 2 : 1;
-  if constexpr (D == 128 && sizeof(T) == 2) {
-    if (AttendShape<T, D, NT, WARPS, 2>::SHARED <= m.shared) return attend_launch<T, D, NT, WARPS, 2>(m, a, stream);
-  }
   return attend_launch<T, D, NT, WARPS, STAGES>(m, a, stream);
 }
 

@@ -105,7 +105,7 @@ template <int D, int NT> struct WarpScore<float, D, NT> {
 template <class T, int D, int NT>
 __global__ void __launch_bounds__(SCORE_WARPS *WARP)
     score_kernel(const __grid_constant__ lim_score_args a, Cut cut, int shift) {
-  extern __shared__ __align__(16) char shared[];
+  extern __shared__ __align__(128) char shared[];
   await_dependencies();
   allow_dependents();
   using Scorer = WarpScore<T, D, NT>;
