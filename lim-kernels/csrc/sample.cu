@@ -298,7 +298,9 @@ __device__ void find_end(Draw &d, const lim_sample_args &a, const lim_sample_par
     }
   }
   if (d.count_before[low + 1] - d.count_before[low] > kListed) return descend(d, a, p, best, row, low, by_mass, target);
-  if (low < d.first || low > d.last) list_bins(d, a, p, best, row, d.count_before[low + 1] <= kListed ? 0 : low, low);
+  const bool listed = d.first <= low && low <= d.last;
+  __syncthreads();  // every thread has looked before the list changes
+  if (!listed) list_bins(d, a, p, best, row, d.count_before[low + 1] <= kListed ? 0 : low, low);
   const u64 mass_base = d.mass_before[d.first], count_base = d.count_before[d.first];
   for (int i = threadIdx.x; i < d.listed; i += kDrawThreads) {
     const u64 mine = d.place[i];
