@@ -17,23 +17,49 @@ template <typename T> __global__ void embed_kernel(const __grid_constant__ lim_e
   for (int i = threadIdx.x; i < a.width; i += blockDim.x) dst[i] = known ? to_float(src[i]) : NAN;
 }
 
-// y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * norm
+// y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * norm. Decoding waits for this kernel between two products, so a row is read
+// once, all of it at a time: a thread holds up to kHeld quads of x, and its weights come before the wait.
+constexpr int kHeld = 4;
+
 template <typename T> __global__ void rms_norm_kernel(const __grid_constant__ lim_rms_norm_args a) {
   allow_dependents();
-  await_dependencies();
   __shared__ float sums[32];
+  const bool held = a.width % 4 == 0 && a.width <= static_cast<int>(blockDim.x) * 4 * kHeld;
+  auto inside = [&](int j) { return held && (threadIdx.x + j * blockDim.x) * 4 < a.width; };
+  float4 v[kHeld] = {}, w[kHeld];
+#pragma unroll
+  for (int j = 0; j < kHeld; j++)
+    if (inside(j)) w[j] = reinterpret_cast<const float4 *>(a.norm)[threadIdx.x + j * blockDim.x];
+  await_dependencies();
   const float *x = a.x + static_cast<size_t>(a.row_ids ? a.row_ids[blockIdx.x] : blockIdx.x) * a.width;
   T *y = static_cast<T *>(a.y) + static_cast<size_t>(blockIdx.x) * a.width;
   float sum = 0.0f;
-  for (int i = threadIdx.x; i < a.width; i += blockDim.x) sum += x[i] * x[i];
+#pragma unroll
+  for (int j = 0; j < kHeld; j++)
+    if (inside(j)) v[j] = reinterpret_cast<const float4 *>(x)[threadIdx.x + j * blockDim.x];
+#pragma unroll
+  for (int j = 0; j < kHeld; j++) sum += v[j].x * v[j].x + v[j].y * v[j].y + v[j].z * v[j].z + v[j].w * v[j].w;
+  for (int i = threadIdx.x; !held && i < a.width; i += blockDim.x) sum += x[i] * x[i];
 #pragma unroll
   for (int d = 16; d > 0; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
   if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
   __syncthreads();
   sum = 0.0f;
-  for (int w = 0; w < static_cast<int>(blockDim.x) / 32; w++) sum += sums[w];
+  for (int i = 0; i < static_cast<int>(blockDim.x) / 32; i++) sum += sums[i];
   const float scale = rsqrtf(sum / a.width + a.eps);
-  for (int i = threadIdx.x; i < a.width; i += blockDim.x) y[i] = from_float<T>(x[i] * scale * a.norm[i]);
+#pragma unroll
+  for (int j = 0; j < kHeld; j++) {
+    if (!inside(j)) continue;
+    const float out[4] = {v[j].x * scale * w[j].x, v[j].y * scale * w[j].y, v[j].z * scale * w[j].z,
+                          v[j].w * scale * w[j].w};
+    T *at = y + (threadIdx.x + j * blockDim.x) * 4;
+    if constexpr (sizeof(T) == 2) {
+      *reinterpret_cast<uint2 *>(at) = make_uint2(pack<T>(out[0], out[1]), pack<T>(out[2], out[3]));
+    } else {
+      *reinterpret_cast<float4 *>(at) = make_float4(out[0], out[1], out[2], out[3]);
+    }
+  }
+  for (int i = threadIdx.x; !held && i < a.width; i += blockDim.x) y[i] = from_float<T>(x[i] * scale * a.norm[i]);
 }
 
 // y[r][i] = silu(gate_up[r][i]) * gate_up[r][width + i]
