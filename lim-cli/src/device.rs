@@ -9,6 +9,7 @@ use lim_kernels::{Backend, DType};
 use crate::args::DeviceArg;
 use crate::console::Console;
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 
 /// Work that runs on whichever backend is chosen.
 pub(crate) trait Job {
@@ -16,7 +17,7 @@ pub(crate) trait Job {
     type Out;
 
     /// Does it.
-    fn run<B: Backend>(self, backend: B) -> Result<Self::Out>;
+    fn run<B: Machine>(self, backend: B) -> Result<Self::Out>;
 }
 
 /// The device asked for, with what its backend is made of.

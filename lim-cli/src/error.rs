@@ -35,6 +35,15 @@ impl Error {
         move |source| Error::Io { path, source }
     }
 
+    /// The kernel's or device's own error, whichever crate passed it on.
+    pub(crate) fn kernel(&self) -> Option<&lim_kernels::Error> {
+        match self {
+            Error::Kernel(error) => Some(error),
+            Error::Model(error) => error.kernel(),
+            _ => None,
+        }
+    }
+
     /// 0 done, 1 failed, 2 bad usage.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -9,6 +9,8 @@ mod device;
 mod embedded;
 mod error;
 mod interrupt;
+mod machine;
+mod memory;
 mod open;
 mod output;
 mod policy;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use lim_kernels::{Backend, DType, PageSize};
 use lim_model::{
-    ChatTemplate, Checkpoint, Config, Download, GenerationConfig, Hub, Message, Model, ModelDir, RopeKind,
-    Tokenizer, Weights,
+    ChatTemplate, Checkpoint, Config, Demand, Download, GenerationConfig, Hub, Message, Model, ModelDir,
+    RopeKind, Tokenizer, Weights,
 };
 use lim_select::{Attention, ModelFile, ModelHint, Settings};
 use serde_json::{Map, Value};
@@ -156,6 +156,17 @@ impl Opened {
         let Config { family, layers, hidden, .. } = self.config;
         let hint = ModelHint { model_type: family.name(), name: &self.name, layers, hidden };
         policy::resolve(flags, self.settings.as_ref(), &hint, page_size)
+    }
+
+    /// What the model and its caches take on a device, decoding by `attentions`.
+    pub(crate) fn demand<'a>(&'a self, attentions: &'a [Attention]) -> Demand<'a> {
+        Demand { config: &self.config, dtype: self.dtype, attentions }
+    }
+
+    /// Where memory runs out: what `fewer` asks for, and what else helps.
+    pub(crate) fn advice(&self, fewer: &str) -> String {
+        let bf16 = if self.dtype == DType::F32 { ", take --dtype bf16" } else { "" };
+        format!("{fewer}{bf16}, or run on another --device")
     }
 
     /// Brings the weights to `backend`, for positions up to `positions`.

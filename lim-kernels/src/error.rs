@@ -53,12 +53,14 @@ pub enum Error {
         dtype: DType,
     },
     /// Memory could not be had.
-    #[error("out of {device} memory: {bytes} bytes for {what}")]
+    #[error("out of memory on {device}: {bytes} bytes for {what}{}", free.map_or(String::new(), |f| format!(", {f} free")))]
     OutOfMemory {
         /// Device that refused.
         device: String,
         /// Bytes asked for.
         bytes: usize,
+        /// Bytes free, where the device says.
+        free: Option<usize>,
         /// What they were for.
         what: &'static str,
     },

@@ -138,6 +138,16 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// The kernel's or device's own error, whichever crate passed it on.
+    pub fn kernel(&self) -> Option<&lim_kernels::Error> {
+        match self {
+            Error::Kernel(error)
+            | Error::Cache(lim_kvcache::Error::Backend(error))
+            | Error::Select(lim_select::Error::Backend(error)) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Wraps an input/output error with its path.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.into();

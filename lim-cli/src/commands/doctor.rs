@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
-use lim_kernels::{Backend, PageSize, SampleParams};
+use lim_kernels::{Backend as _, PageSize, SampleParams};
 use lim_model::{Engine, EngineOptions, FinishReason, GenerateOptions, Hub};
 use lim_select::Settings;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use crate::console::Console;
 use crate::demo::Problem;
 use crate::device::{self, Job};
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::open::{self, Opened};
 use crate::{output, report};
 
@@ -129,7 +130,7 @@ struct Solve {
 impl Job for Solve {
     type Out = (bool, String);
 
-    fn run<B: Backend>(self, mut backend: B) -> Result<(bool, String)> {
+    fn run<B: Machine>(self, mut backend: B) -> Result<(bool, String)> {
         let Solve { opened } = self;
         let failed = |what: &str| Error::Failed(what.to_owned());
         let problem = Problem::parse(PROBLEM).ok_or_else(|| failed("not a problem"))?;

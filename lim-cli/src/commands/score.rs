@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use lim_kernels::{Backend, Capacity};
+use lim_kernels::Capacity;
 use lim_model::{Engine, EngineOptions, ScoreOptions};
 
 use crate::args::{OutputFormat, ScoreArgs};
@@ -10,6 +10,8 @@ use crate::console::Console;
 use crate::device::{Device, Job};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
+use crate::machine::Machine;
+use crate::memory::{self, Room};
 use crate::open::{self, Opened};
 use crate::output::{self, Scored, Timing};
 use crate::{policy, prompt, report};
@@ -28,7 +30,9 @@ pub(super) fn run(args: ScoreArgs) -> Result<()> {
     console.item("model", opened.describe());
     console.item("attention", policy::describe(&attention));
     let device = Device { device: args.model.device, threads: args.model.threads, dtype: opened.dtype };
-    device.run(console, Score { args, console, interrupt, opened, attention, ids })
+    let advice = opened.advice("Score a shorter text");
+    let scored = device.run(console, Score { args, console, interrupt, opened, attention, ids });
+    memory::advise(scored, &advice)
 }
 
 /// Refuses what cannot be scored, before anything is loaded.
@@ -58,19 +62,24 @@ struct Score {
 impl Job for Score {
     type Out = ();
 
-    fn run<B: Backend>(self, mut backend: B) -> Result<()> {
+    fn run<B: Machine>(self, mut backend: B) -> Result<()> {
         let Score { args, console, interrupt, opened, attention, ids } = self;
         let (device, tokens, page_size) = (backend.device(), ids.len() - 1, args.model.page_size);
-        let begun = Instant::now();
-        let model = opened.load(&mut backend, tokens, console)?;
-        let load_s = begun.elapsed().as_secs_f64();
-        let options = EngineOptions {
+        let mut options = EngineOptions {
             capacity: Capacity { rows: open::PREFILL_ROWS, seqs: LOGIT_ROWS, tokens },
             pages: page_size.pages_for(tokens),
             page_size,
             kv_dtype: opened.dtype,
             page_bounds: false,
         };
+        if let Some(free) = backend.free_memory()? {
+            let demand = opened.demand(std::slice::from_ref(&attention));
+            let room = Room { device: &device, free };
+            options = room.fit(console, &demand, options, options.pages)?;
+        }
+        let begun = Instant::now();
+        let model = opened.load(&mut backend, tokens, console)?;
+        let load_s = begun.elapsed().as_secs_f64();
         let mut engine = Engine::new(backend, model, attention.clone(), options)?;
         let bar = console.bar("scoring", tokens as u64);
         let nll =

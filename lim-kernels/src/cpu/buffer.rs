@@ -34,7 +34,12 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// `count` elements of `size` bytes, all zero. The memory is touched when it is first written.
     pub(super) fn new(count: usize, size: usize, what: &'static str) -> Result<Self> {
-        let refuse = || Error::OutOfMemory { device: "cpu".into(), bytes: count.saturating_mul(size), what };
+        let refuse = || Error::OutOfMemory {
+            device: "cpu".into(),
+            bytes: count.saturating_mul(size),
+            free: None,
+            what,
+        };
         let bytes = count.checked_mul(size).ok_or_else(refuse)?;
         if bytes == 0 {
             return Ok(Buffer::default());

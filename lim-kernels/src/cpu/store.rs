@@ -322,6 +322,7 @@ impl Selection {
         positions.try_reserve_exact(count).map_err(|_| Error::OutOfMemory {
             device: "cpu".into(),
             bytes: count.saturating_mul(4),
+            free: None,
             what: "selection",
         })?;
         positions.resize(count, 0);

@@ -1,6 +1,6 @@
 //! Device memory.
 
-use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, ValidAsZeroBits, sys};
+use cudarc::driver::{CudaSlice, DevicePtrMut, DeviceRepr, DriverError, ValidAsZeroBits, sys};
 
 use super::Cuda;
 use crate::{Error, Result};
@@ -39,10 +39,16 @@ impl Cuda {
         len: usize,
         what: &'static str,
     ) -> Result<Buffer<T>> {
-        let made = self.stream().alloc_zeros::<T>(len.max(1));
+        let bytes = len.saturating_mul(size_of::<T>());
+        // A length whose bytes do not fit an address is past any memory, but would wrap around below.
+        let made = match bytes {
+            usize::MAX => Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)),
+            _ => self.stream().alloc_zeros::<T>(len.max(1)),
+        };
         let mut slice = made.map_err(|e| match e.0 {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                Error::OutOfMemory { device: self.name(), bytes: len * size_of::<T>(), what }
+                let free = self.memory().ok().map(|(free, _)| free);
+                Error::OutOfMemory { device: self.name(), bytes, free, what }
             }
             _ => self.driver_error(e),
         })?;

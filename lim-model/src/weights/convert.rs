@@ -27,7 +27,7 @@ pub(super) fn room<T>(len: usize) -> Result<Vec<T>> {
     let mut elements = Vec::new();
     elements.try_reserve_exact(len).map_err(|_| {
         let bytes = len.saturating_mul(size_of::<T>());
-        lim_kernels::Error::OutOfMemory { device: "host".into(), bytes, what: "a weight tensor" }
+        lim_kernels::Error::OutOfMemory { device: "host".into(), bytes, free: None, what: "a weight tensor" }
     })?;
     Ok(elements)
 }

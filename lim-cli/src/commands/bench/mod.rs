@@ -4,7 +4,7 @@ mod measure;
 mod plan;
 mod table;
 
-use lim_kernels::{Backend, Capacity};
+use lim_kernels::Capacity;
 use lim_model::{Engine, EngineOptions, Usage};
 use lim_select::{Attention, Policy};
 
@@ -14,6 +14,8 @@ use crate::console::Console;
 use crate::device::{self, Device, Job};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
+use crate::machine::Machine;
+use crate::memory::{self, Room};
 use crate::open::{self, Opened};
 use crate::{output, policy};
 use plan::Test;
@@ -36,8 +38,9 @@ pub(super) fn run(args: BenchArgs) -> Result<()> {
     }
     let threads = device::cpu_threads(args.model.threads);
     let device = Device { device: args.model.device, threads: args.model.threads, dtype: opened.dtype };
+    let advice = opened.advice("Lower --batch, --depth or --n-gen");
     let job = Bench { args: &args, console, interrupt, opened, attentions, tests, threads };
-    let report = device.run(console, job)?;
+    let report = memory::advise(device.run(console, job), &advice)?;
     console.result(match args.output {
         TableFormat::Md => report.markdown(),
         TableFormat::Csv => report.csv(),
@@ -58,12 +61,17 @@ struct Bench<'a> {
 impl Job for Bench<'_> {
     type Out = Report;
 
-    fn run<B: Backend>(self, mut backend: B) -> Result<Report> {
+    fn run<B: Machine>(self, mut backend: B) -> Result<Report> {
         let Bench { args, console, opened, attentions, tests, .. } = &self;
         let (device, config) = (backend.device(), &opened.config);
         let tokens = tests.iter().map(|t| t.len()).max().unwrap_or(1);
+        let mut options = self.options(tokens);
+        if let Some(free) = backend.free_memory()? {
+            let room = Room { device: &device, free };
+            options = room.fit(*console, &opened.demand(attentions), options, options.pages)?;
+        }
         let model = opened.load(&mut backend, tokens, *console)?;
-        let mut engine = Engine::new(backend, model, attentions[0].clone(), self.options(tokens))?;
+        let mut engine = Engine::new(backend, model, attentions[0].clone(), options)?;
 
         let mut yardstick = Yardstick::new(self.threads);
         let mut measured = Vec::new();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use indicatif::ProgressBar;
-use lim_kernels::{Backend, Capacity};
+use lim_kernels::Capacity;
 use lim_model::{Engine, EngineOptions, FinishReason, GenerateOptions, Progress};
 
 use crate::args::{GenerateArgs, OutputFormat};
@@ -16,6 +16,8 @@ use crate::demo::Problem;
 use crate::device::{Device, Job};
 use crate::error::Result;
 use crate::interrupt::Interrupt;
+use crate::machine::Machine;
+use crate::memory::{self, Room};
 use crate::open::{self, Opened, Text};
 use crate::output::{self, Generated, Sample, Sampling, Timing};
 use crate::prompt::{self, Prompt};
@@ -51,9 +53,10 @@ pub(super) fn run(args: GenerateArgs) -> Result<()> {
             .note("note: the model has no tokenizer.json: it generates token ids (--output json), no text");
     }
     let device = Device { device: args.model.device, threads: args.model.threads, dtype: opened.dtype };
+    let advice = opened.advice("Shorten the context (--max-new-tokens), lower --samples");
     let job =
         Generate { args: &args, console, interrupt, opened, text, attention, prompt, sampling, options };
-    device.run(console, job)
+    memory::advise(device.run(console, job), &advice)
 }
 
 struct Generate<'a> {
@@ -71,20 +74,16 @@ struct Generate<'a> {
 impl Job for Generate<'_> {
     type Out = ();
 
-    fn run<B: Backend>(self, mut backend: B) -> Result<()> {
-        let Generate { args, console, interrupt, opened, text, attention, prompt, sampling, options } = self;
-        let (device, tokens) = (backend.device(), options.prompt.len() + options.max_new_tokens - 1);
+    fn run<B: Machine>(self, mut backend: B) -> Result<()> {
+        let sizes = self.sizes(&backend)?;
+        let Generate { args, console, interrupt, opened, text, attention, prompt, mut sampling, mut options } =
+            self;
+        let (device, samples, tokens) = (backend.device(), options.samples, sizes.capacity.tokens);
+        options.max_new_tokens = tokens + 1 - options.prompt.len();
+        sampling.max_new_tokens = options.max_new_tokens;
         let begun = Instant::now();
         let model = opened.load(&mut backend, tokens, console)?;
         let load_s = begun.elapsed().as_secs_f64();
-        let (samples, page_size) = (options.samples, args.model.page_size);
-        let sizes = EngineOptions {
-            capacity: Capacity { rows: samples.max(open::PREFILL_ROWS), seqs: samples, tokens },
-            pages: samples * page_size.pages_for(tokens),
-            page_size,
-            kv_dtype: opened.dtype,
-            page_bounds: false,
-        };
         let mut engine = Engine::new(backend, model, attention.clone(), sizes)?;
 
         let live = args.report.output == OutputFormat::Text;
@@ -135,6 +134,32 @@ impl Job for Generate<'_> {
             report::ending(console, sample);
         }
         interrupt.check()
+    }
+}
+
+impl Generate<'_> {
+    /// Sizes for what was asked for. On a device with memory of its own, pages are cut to what fits, and so is the length
+    /// where no flag asked for it.
+    fn sizes(&self, backend: &impl Machine) -> Result<EngineOptions> {
+        let Generate { args, console, opened, options, .. } = self;
+        let (prompt, samples, page_size) = (options.prompt.len(), options.samples, args.model.page_size);
+        let sizes = |tokens: usize| EngineOptions {
+            capacity: Capacity { rows: samples.max(open::PREFILL_ROWS), seqs: samples, tokens },
+            pages: samples * page_size.pages_for(tokens),
+            page_size,
+            kv_dtype: opened.dtype,
+            page_bounds: false,
+        };
+        let mut tokens = prompt + options.max_new_tokens - 1;
+        let Some(free) = backend.free_memory()? else { return Ok(sizes(tokens)) };
+        let demand = opened.demand(std::slice::from_ref(&self.attention));
+        let longest = demand.longest(&sizes(tokens), 1, free);
+        if args.stop.max_new_tokens.is_none() && (prompt..tokens).contains(&longest) {
+            tokens = longest;
+            console.note(format_args!("note: at most {} new tokens fit into memory", tokens + 1 - prompt));
+        }
+        let room = Room { device: &backend.device(), free };
+        room.fit(*console, &demand, sizes(tokens), page_size.pages_for(tokens))
     }
 }
 

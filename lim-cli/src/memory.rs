@@ -1,0 +1,116 @@
+//! Device memory: what a run will take, said before it is taken, and what to change where that is too much.
+
+use lim_kernels::Capacity;
+use lim_model::{Demand, EngineOptions};
+
+use crate::console::Console;
+use crate::error::{Error, Result};
+use crate::report::bytes;
+
+/// A device with memory of its own. There is none for the CPU, whose pages come when they are touched.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room<'a> {
+    pub(crate) device: &'a str,
+    /// Bytes.
+    pub(crate) free: u64,
+}
+
+impl Room<'_> {
+    /// Says what there is and what is wanted, and cuts the pages of `sizes` to what fits.
+    ///
+    /// # Errors
+    /// Out of memory, when not even `least` pages fit.
+    pub(crate) fn fit(
+        self,
+        console: Console,
+        demand: &Demand<'_>,
+        sizes: EngineOptions,
+        least: usize,
+    ) -> Result<EngineOptions> {
+        let Room { device, free } = self;
+        let Capacity { seqs, .. } = sizes.capacity;
+        let longest = demand.longest(&sizes, seqs, free);
+        let fits = match (seqs, longest) {
+            (_, 0) => "no context fits".to_owned(),
+            (1, _) => format!("a context of {longest} tokens fits"),
+            _ => format!("{seqs} contexts of {longest} tokens each fit"),
+        };
+        console.item(
+            "memory",
+            format_args!(
+                "{} free, weights {}, buffers {}, KV cache {} per 1024 tokens: {fits}",
+                bytes(free),
+                bytes(demand.weights()),
+                bytes(demand.buffers(sizes.capacity)),
+                bytes(1024 * demand.token(sizes.kv_dtype))
+            ),
+        );
+        let pages = demand.pages(&sizes, free).min(sizes.pages);
+        if pages < least {
+            let total = demand.total(&EngineOptions { pages: least, ..sizes });
+            return Err(lim_kernels::Error::OutOfMemory {
+                device: device.to_owned(),
+                bytes: usize::try_from(total).unwrap_or(usize::MAX),
+                free: usize::try_from(free).ok(),
+                what: "weights, buffers and KV cache",
+            }
+            .into());
+        }
+        if pages < sizes.pages {
+            let [held, asked] = [pages, sizes.pages].map(|pages| pages * sizes.page_size.tokens());
+            console.note(format_args!(
+                "note: the KV cache holds {held} tokens, not {asked}: where it is full, samples wait and are recomputed"
+            ));
+        }
+        Ok(EngineOptions { pages, ..sizes })
+    }
+}
+
+/// Tells what to change where `result` is that a device's memory does not hold what was asked for.
+pub(crate) fn advise<T>(result: Result<T>, advice: &str) -> Result<T> {
+    result.map_err(|error| match error.kernel() {
+        Some(lim_kernels::Error::OutOfMemory { device, bytes: wanted, free, what }) => {
+            let wanted = bytes(*wanted as u64);
+            let free = free.map_or(String::new(), |free| format!(", {} free", bytes(free as u64)));
+            Error::Failed(format!("out of memory on {device}: {wanted} for {what}{free}. {advice}"))
+        }
+        _ => error,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use lim_kernels::DType;
+    use lim_model::Config;
+
+    use super::*;
+
+    fn fit(free: u64, samples: usize, tokens: usize) -> Result<EngineOptions> {
+        let config = Config::preset("qwen3-8b").expect("a preset");
+        let demand = Demand { config: &config, dtype: DType::BF16, attentions: &[] };
+        let sizes = EngineOptions { kv_dtype: DType::BF16, ..EngineOptions::new(samples, tokens) };
+        let least = sizes.page_size.pages_for(tokens);
+        Room { device: "cuda:0", free }.fit(Console::new(true), &demand, sizes, least)
+    }
+
+    #[test]
+    fn pages_are_cut_to_what_fits() {
+        let all = fit(80 << 30, 4, 32768).expect("room for all");
+        assert_eq!(all.pages, 4 * 2048);
+        let some = fit(26 << 30, 4, 32768).expect("room for one");
+        assert!((2048..4 * 2048).contains(&some.pages), "{}", some.pages);
+        assert_eq!(some.capacity, all.capacity);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_sizes_and_advice() {
+        let text = advise(fit(18 << 30, 1, 32768), "Lower --samples.").expect_err("too much").to_string();
+        assert!(text.starts_with("out of memory on cuda:0: 2"), "{text}");
+        assert!(
+            text.ends_with(" GB for weights, buffers and KV cache, 19.3 GB free. Lower --samples."),
+            "{text}"
+        );
+        let other = advise::<()>(Err(Error::Interrupted), "Lower --samples.").expect_err("an error");
+        assert!(matches!(other, Error::Interrupted));
+    }
+}
