@@ -7,11 +7,16 @@ use crate::error::Result;
 
 /// A backend that knows its surroundings.
 pub(crate) trait Machine: Backend {
+    /// Whether it brings weights to its own element type while it takes them.
+    const CONVERTS: bool;
+
     /// Bytes of free device memory; `None` where weights stay in their files and memory is the system's affair.
     fn free_memory(&self) -> Result<Option<u64>>;
 }
 
 impl Machine for Cpu {
+    const CONVERTS: bool = false;
+
     fn free_memory(&self) -> Result<Option<u64>> {
         Ok(None)
     }
@@ -19,6 +24,8 @@ impl Machine for Cpu {
 
 #[cfg(feature = "cuda")]
 impl Machine for lim_kernels::cuda::Cuda {
+    const CONVERTS: bool = true;
+
     fn free_memory(&self) -> Result<Option<u64>> {
         Ok(Some(self.memory()?.0 as u64))
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lim_kernels::{Backend, DType, PageSize};
+use lim_kernels::{DType, PageSize};
 use lim_model::{
     ChatTemplate, Checkpoint, Config, Demand, Download, GenerationConfig, Hub, Message, Model, ModelDir,
     RopeKind, Tokenizer, Weights,
@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::args::{DTypeArg, ModelArgs, OnOff};
 use crate::console::Console;
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::{embedded, policy, report};
 
 /// Rows of a prefill chunk.
@@ -170,14 +171,16 @@ impl Opened {
     }
 
     /// Brings the weights to `backend`, for positions up to `positions`.
-    pub(crate) fn load<B: Backend>(
+    pub(crate) fn load<B: Machine>(
         &self,
         backend: &mut B,
         positions: usize,
         console: Console,
     ) -> Result<Model<B>> {
         let bar = console.bar("loading", self.config.layers as u64);
-        let model = Model::load(backend, self.config.clone(), &self.weights, positions, |layers| {
+        let stored = B::CONVERTS.then(|| self.weights.as_stored());
+        let weights = stored.as_ref().unwrap_or(&self.weights);
+        let model = Model::load(backend, self.config.clone(), weights, positions, |layers| {
             bar.set_position(layers as u64)
         })?;
         bar.finish_and_clear();

@@ -20,7 +20,7 @@ use random::Random;
 #[derive(Debug)]
 pub struct Checkpoint(Source);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Source {
     Files(Files),
     Random(Random),
@@ -113,7 +113,7 @@ pub struct LayerWeights {
 }
 
 /// A checked checkpoint. Tensors are views into the files; a conversion happens when a tensor is handed out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Weights {
     source: Source,
     /// Every tensor of the model with its shape.
@@ -122,6 +122,11 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// The same weights without conversion, for a device that converts them on their way. Copies no tensor.
+    pub fn as_stored(&self) -> Weights {
+        Weights { convert: None, ..self.clone() }
+    }
+
     /// Embedding, `[vocab, hidden]`.
     ///
     /// # Errors

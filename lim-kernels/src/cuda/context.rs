@@ -8,6 +8,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
 use super::Buffer;
 use super::gemm::Gemm;
 use super::sample::Sampling;
+use super::staging::Staging;
 use crate::{DType, Error, Result};
 
 /// One GPU and one stream on it. Kernels run in the order of the calls; calls return before they finish, except
@@ -16,6 +17,8 @@ pub struct Cuda {
     pub(super) gemm: Option<Gemm>,
     pub(super) row_list: Option<Buffer<i32>>,
     pub(super) sampling: Option<Sampling>,
+    /// Made with the first weight.
+    pub(super) staging: Option<Staging>,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     dtype: DType,
@@ -60,6 +63,7 @@ impl Cuda {
             gemm: None,
             row_list: None,
             sampling: None,
+            staging: None,
             context,
             stream,
             dtype,

@@ -4,12 +4,25 @@ use half::{bf16, f16};
 
 use crate::DType;
 
-/// `from`'s little-endian bytes as elements of `to`, rounded to nearest even.
-pub(super) fn convert(bytes: &[u8], from: DType, to: DType) -> Vec<u8> {
-    if from == to {
-        return bytes.to_vec();
+/// Writes little-endian elements of the first type as elements of the second, rounded to nearest even. `out` has room
+/// for as many.
+pub(super) fn convert_into(bytes: &[u8], types: [DType; 2], out: &mut [u8]) {
+    use DType::{BF16, F16, F32};
+    match types {
+        [F32, F32] | [F16, F16] | [BF16, BF16] => out.copy_from_slice(bytes),
+        [F32, F16] => map(bytes, out, |b| f16::from_f32(f32::from_le_bytes(b)).to_le_bytes()),
+        [F32, BF16] => map(bytes, out, |b| bf16::from_f32(f32::from_le_bytes(b)).to_le_bytes()),
+        [F16, F32] => map(bytes, out, |b| f16::from_le_bytes(b).to_f32().to_le_bytes()),
+        [BF16, F32] => map(bytes, out, |b| bf16::from_le_bytes(b).to_f32().to_le_bytes()),
+        [F16, BF16] => map(bytes, out, |b| bf16::from_f32(f16::from_le_bytes(b).to_f32()).to_le_bytes()),
+        [BF16, F16] => map(bytes, out, |b| f16::from_f32(bf16::from_le_bytes(b).to_f32()).to_le_bytes()),
     }
-    encode(&decode(bytes, from), to)
+}
+
+fn map<const N: usize, const M: usize>(bytes: &[u8], out: &mut [u8], f: impl Fn([u8; N]) -> [u8; M]) {
+    for (out, bytes) in out.as_chunks_mut::<M>().0.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *out = f(*bytes);
+    }
 }
 
 /// Elements as float32.

@@ -25,6 +25,7 @@ mod score;
 mod scores;
 mod select;
 mod selection;
+mod staging;
 mod status;
 mod weights;
 

@@ -1,7 +1,7 @@
 //! Weights on the device.
 
 use super::check::shape_error;
-use super::convert::{convert, decode};
+use super::convert::decode;
 use super::{Buffer, Cuda};
 use crate::{DType, Error, HostTensor, Result};
 
@@ -51,11 +51,7 @@ impl Cuda {
             }
             expect_bytes("linear", "weight", part)?;
             let at = row * width * dtype.bytes();
-            if part.dtype == dtype {
-                self.copy_in(part.bytes.as_slice(), &mut weight, at)?;
-            } else {
-                self.copy_in(&convert(part.bytes.as_slice(), part.dtype, dtype), &mut weight, at)?;
-            }
+            self.stream_in(part.bytes.as_slice(), [part.dtype, dtype], &mut weight, at)?;
             if let Some(b) = part_bias {
                 if b.shape != [rows] {
                     return Err(shape_error("linear", "bias", &b.shape, &[rows]));

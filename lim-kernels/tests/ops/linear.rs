@@ -39,6 +39,34 @@ pub(crate) fn embed<B: Backend>(s: &mut Subject<B>) {
     }
 }
 
+/// Weights beyond any buffer on the way, in parts that end anywhere, stored in every type: all rows arrive, converted to
+/// the type that the device computes in.
+pub(crate) fn large_weights<B: Backend>(s: &mut Subject<B>) {
+    let (hidden, sizes) = (1027, [20_011usize, 13, 4_000]);
+    let total: usize = sizes.iter().sum();
+    let mut rng = Rng(6);
+    let values: Vec<Vec<f32>> = sizes.iter().map(|rows| rng.grids(rows * hidden)).collect();
+    for stored in [DType::F32, DType::F16, DType::BF16] {
+        let parts: Vec<_> =
+            sizes.iter().zip(&values).map(|(&rows, v)| (host(stored, [rows, hidden], v), None)).collect();
+        let linear = s.b.linear(&parts).unwrap();
+        drop(parts);
+        let tokens: Vec<u32> = (0..512).map(|i| (i * (total - 1) / 511) as u32).collect();
+        let mut batch = plain_batch(&mut s.b, tokens.len());
+        let mut step = Step::default();
+        let pages: Vec<u32> = (0..32).collect();
+        step.push(&tokens, tokens.len(), &pages).unwrap();
+        s.b.upload(&step, &mut batch).unwrap();
+        let mut x = poisoned(&mut s.b, RowsKind::Residual, [tokens.len(), hidden]);
+        s.b.embed(Embed { table: &linear, batch: &batch, x: &mut x }).unwrap();
+        let got = read(&mut s.b, &x);
+        let all: Vec<&[f32]> = values.iter().flat_map(|v| v.chunks(hidden)).collect();
+        for (row, &token) in tokens.iter().enumerate() {
+            assert!(got[row * hidden..][..hidden] == *all[token as usize], "{stored} row {token}");
+        }
+    }
+}
+
 /// Numbers of rows that take every path: one, a few, and enough for matrix products.
 const COUNTS: [usize; 8] = [1, 2, 3, 5, 8, 9, 17, 70];
 

@@ -36,7 +36,7 @@ macro_rules! suite {
 macro_rules! all_ops {
     ($device:ident, $each:ident) => {
         suite! { $device, $each:
-            linear { embed, norm_linear, linear_add, norm_gate_up, logits }
+            linear { embed, large_weights, norm_linear, linear_add, norm_gate_up, logits }
             append { norm_and_rotation, rounding, page_bounds, copied_page }
             attend { dense, dense_scored, selected, within_budget_is_dense, alone_or_in_a_batch }
             prefill { causal }

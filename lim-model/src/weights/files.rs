@@ -21,12 +21,12 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const LENGTH_FIELD: usize = 8;
 
 /// All tensors of one or more files, by name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     tensors: HashMap<String, Entry>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     file: Arc<str>,
     dtype: Dtype,

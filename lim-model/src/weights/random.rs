@@ -8,7 +8,7 @@ use super::convert::{host_bytes, room};
 use crate::Result;
 
 /// Random tensors: the same seed, name and shape give the same values, whatever is asked for before.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Random {
     pub(super) dtype: DType,
     pub(super) seed: u64,

@@ -39,6 +39,15 @@ fn refusal(dir: &Path) -> String {
 }
 
 #[test]
+fn a_device_that_converts_gets_weights_as_stored() {
+    let (plain, converted) = (open("qwen3-tied-bf16", None), open("qwen3-tied-bf16", Some(DType::F32)));
+    let [plain, converted, stored] =
+        [&plain, &converted, &converted.as_stored()].map(|weights| weights.embedding().unwrap());
+    assert_eq!((converted.dtype, stored.dtype), (DType::F32, DType::BF16));
+    assert_eq!(stored.bytes.as_slice(), plain.bytes.as_slice());
+}
+
+#[test]
 fn golden_models_load_whole() {
     for model in goldens::MODELS {
         let (config, weights) = (config(model), open(model, None));
