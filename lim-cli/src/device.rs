@@ -107,8 +107,3 @@ pub(crate) fn cpu(threads: Option<NonZeroUsize>) -> Result<Cpu> {
         None => Ok(Cpu::new(None)?),
     }
 }
-
-/// Threads of the CPU backend: as asked for, otherwise one a core.
-pub(crate) fn cpu_threads(asked: Option<NonZeroUsize>) -> usize {
-    asked.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
-}

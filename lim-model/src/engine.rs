@@ -261,6 +261,11 @@ impl<B: Backend> Engine<B> {
         self.backend.device()
     }
 
+    /// The device, for measurements between steps.
+    pub fn backend_mut(&mut self) -> &mut B {
+        &mut self.backend
+    }
+
     /// Gives the backend and the model back, for another engine. What the engine held is freed.
     pub fn into_parts(self) -> (B, Model<B>) {
         (self.backend, self.model)

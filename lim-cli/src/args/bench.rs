@@ -1,6 +1,7 @@
 //! `bench`: llama-bench's conventions.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
@@ -24,7 +25,7 @@ pub(crate) struct BenchArgs {
     #[arg(short = 'b', long, value_delimiter = ',', default_value = "1", value_name = "N,..")]
     pub(crate) batch: Vec<NonZeroUsize>,
     /// Measured runs of each test, after one that is not counted
-    #[arg(short = 'r', long, default_value = "3", value_name = "N")]
+    #[arg(short = 'r', long, default_value = "5", value_name = "N")]
     pub(crate) repeats: NonZeroUsize,
     /// Policies to compare, taken in turn within each repeat
     #[arg(long, value_parser = policy(), value_delimiter = ',', default_value = "full,lim", value_name = "POLICY,..")]
@@ -40,6 +41,9 @@ pub(crate) struct BenchArgs {
     /// Table on stdout
     #[arg(short, long, value_enum, default_value_t = TableFormat::Md, value_name = "FORMAT")]
     pub(crate) output: TableFormat,
+    /// Also plot step time against context, a line a policy, with the byte limits
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
     /// No progress and no reports on stderr, only errors
     #[arg(short, long)]
     pub(crate) quiet: bool,

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
+use lim_kernels::cpu::Cpu;
 use lim_kernels::{Backend as _, PageSize, SampleParams};
 use lim_model::{Engine, EngineOptions, FinishReason, GenerateOptions, Hub};
 use lim_select::Settings;
@@ -38,12 +39,12 @@ struct Check {
 pub(super) fn run(args: DoctorArgs) -> Result<()> {
     let console = Console::new(args.report.quiet);
     let spinner = console.spinner("measuring memory".into());
-    let threads = device::cpu_threads(args.threads);
+    let read = Yardstick::new(&mut device::cpu(args.threads)?)?.gb_per_s();
     let fact = |name, detail| Check { name, ok: true, detail };
     let mut checks = vec![
         fact("cpu", cpu(args.threads)?),
         fact("memory", memory()),
-        fact("read", format!("{:.1} GB/s with {threads} threads", Yardstick::new(threads).gb_per_s())),
+        fact("read", format!("{read:.1} GB/s, {}", Cpu::READING)),
         fact("gpu", device::gpu()),
         fact("cache", cache()),
     ];

@@ -42,5 +42,23 @@ fn markdown_is_the_default_and_csv_has_a_header() {
     let text =
         lim(&["bench", "-p", "8", "-n", "0", "-r", "1", "--attention", "full", "--quiet", "-o", "csv"]).ok();
     let fields: Vec<usize> = text.lines().map(|l| l.replace(", ", "").matches(',').count()).collect();
-    assert_eq!(fields, [16, 16], "{text}");
+    assert_eq!(fields, [17, 17], "{text}");
+}
+
+#[test]
+fn the_plot_has_a_line_and_a_limit_for_every_policy() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("steps.svg");
+    let plot = ["--attention", "full,lim", "--quiet", "--plot", path.to_str().expect("UTF-8")];
+    lim(&[&SMALL[..], &plot].concat()).ok();
+    let svg = std::fs::read_to_string(&path).expect("a plot");
+    assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
+    assert_eq!(svg.matches("<g ").count(), 2, "a panel for each batch");
+    assert_eq!(svg.matches("<polyline ").count(), 2 * 2 * 2);
+    for words in ["time of a decode step (ms)", "cached tokens a sequence", "byte limit", ">full<", ">lim<"] {
+        assert!(svg.contains(words), "no {words:?}");
+    }
+    let nowhere = lim(&["bench", "--plot", "/no/such/folder/x.svg"]);
+    assert_eq!((nowhere.code, nowhere.stdout.as_str()), (1, ""));
+    assert!(lim(&["bench", "-n", "0", "--plot", "x.svg"]).usage().contains("--plot"));
 }

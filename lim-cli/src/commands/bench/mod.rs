@@ -2,6 +2,7 @@
 
 mod measure;
 mod plan;
+mod plot;
 mod table;
 
 use lim_kernels::Capacity;
@@ -11,8 +12,8 @@ use lim_select::{Attention, Policy};
 use crate::args::{BenchArgs, TableFormat};
 use crate::bandwidth::Yardstick;
 use crate::console::Console;
-use crate::device::{self, Device, Job};
-use crate::error::Result;
+use crate::device::{Device, Job};
+use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::memory::{self, Room};
@@ -32,15 +33,23 @@ pub(super) fn run(args: BenchArgs) -> Result<()> {
     // Random weights were not trained for any length: only their shape is measured.
     let context = args.random_weights.as_ref().map_or(opened.config.max_positions, |_| usize::MAX);
     let tests = plan::tests(&args, context)?;
+    if let Some(path) = &args.plot {
+        // A path that cannot be written is known before the measuring, not after it.
+        std::fs::File::create(path).map_err(Error::io(path))?;
+    }
     console.item("model", opened.describe());
     for attention in &attentions {
         console.item("attention", policy::describe(attention));
     }
-    let threads = device::cpu_threads(args.model.threads);
     let device = Device { device: args.model.device, threads: args.model.threads, dtype: opened.dtype };
     let advice = opened.advice("Lower --batch, --depth or --n-gen");
-    let job = Bench { args: &args, console, interrupt, opened, attentions, tests, threads };
+    let job = Bench { args: &args, console, interrupt, opened, attentions, tests };
     let report = memory::advise(device.run(console, job), &advice)?;
+    if let Some(path) = &args.plot {
+        let plot = plot::svg(&report).ok_or_else(|| Error::Failed("no decode test to plot".into()))?;
+        std::fs::write(path, plot).map_err(Error::io(path))?;
+        console.item("plot", path.display());
+    }
     console.result(match args.output {
         TableFormat::Md => report.markdown(),
         TableFormat::Csv => report.csv(),
@@ -55,7 +64,6 @@ struct Bench<'a> {
     opened: Opened,
     attentions: Vec<Attention>,
     tests: Vec<Test>,
-    threads: usize,
 }
 
 impl Job for Bench<'_> {
@@ -73,7 +81,7 @@ impl Job for Bench<'_> {
         let model = opened.load(&mut backend, tokens, *console)?;
         let mut engine = Engine::new(backend, model, attentions[0].clone(), options)?;
 
-        let mut yardstick = Yardstick::new(self.threads);
+        let mut yardstick = Yardstick::new(engine.backend_mut())?;
         let mut measured = Vec::new();
         let bar = console.bar("measuring", self.runs() as u64);
         for &test in tests {
@@ -82,7 +90,7 @@ impl Job for Bench<'_> {
                 if matches!(test, Test::Prefill { .. }) { &attentions[..1] } else { &attentions[..] };
             let mut runs: Vec<Vec<Usage>> = vec![Vec::new(); policies.len()];
             for repeat in 0..=args.repeats.get() {
-                yardstick.read();
+                yardstick.read(engine.backend_mut())?;
                 for (attention, runs) in policies.iter().zip(&mut runs) {
                     let test = if repeat == 0 { test.shortened() } else { test };
                     let usage = measure::once(&mut engine, test, attention, config.vocab, &self.interrupt)?;
@@ -96,7 +104,7 @@ impl Job for Bench<'_> {
         }
         bar.finish_and_clear();
         let (read, weights) = (yardstick.gb_per_s(), opened.step_bytes());
-        console.item("read", format_args!("{read:.1} GB/s with {} threads", self.threads));
+        console.item("read", format_args!("{read:.1} GB/s, {}", B::READING));
         let row =
             |(test, policy, runs): &(Test, Policy, Vec<Usage>)| Row::new(*test, *policy, runs, weights, read);
         Ok(Report {

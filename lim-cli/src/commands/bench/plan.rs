@@ -86,6 +86,9 @@ pub(super) fn tests(args: &BenchArgs, context: usize) -> Result<Vec<Test>> {
     if tests.is_empty() {
         return Err(Error::usage("nothing to measure: both --n-prompt and --n-gen are 0"));
     }
+    if args.plot.is_some() && !tests.iter().any(|test| matches!(test, Test::Decode { .. })) {
+        return Err(Error::usage("--plot shows decode tests: --n-gen must not be 0"));
+    }
     match tests.iter().find(|test| test.len() > context) {
         Some(test) => Err(Error::usage(format!(
             "test {} needs {} positions, the model has {context}: lower --depth, --n-prompt or --n-gen",

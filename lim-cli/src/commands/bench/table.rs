@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lim_model::Usage;
+use lim_model::{Sparsity, Usage};
 use lim_select::{Policy, Report as Attention};
 use serde::Serialize;
 
@@ -43,6 +43,8 @@ pub(super) struct Row {
     pub(super) read_share: Option<f64>,
     /// Tokens read per step, sequence and layer.
     pub(super) attended_tokens: Option<f64>,
+    /// Cached tokens per step and sequence.
+    pub(super) context_tokens: Option<f64>,
 }
 
 impl Row {
@@ -66,8 +68,9 @@ impl Row {
         let bytes: u64 =
             runs.iter().map(|r| r.totals.decode_steps * weights + r.sparsity().kv_bytes_read).sum();
         let gb_per_s = decodes.then(|| bytes as f64 / seconds / 1e9);
-        let attended =
-            runs.iter().map(|r| r.sparsity().mean_attended_tokens).sum::<f64>() / runs.len() as f64;
+        let mean = |part: fn(Sparsity) -> f64| {
+            decodes.then(|| runs.iter().map(|r| part(r.sparsity())).sum::<f64>() / runs.len() as f64)
+        };
         Row {
             test: test.name(),
             policy: policy.name(),
@@ -81,7 +84,8 @@ impl Row {
             ms_per_step: seconds / steps as f64 * 1e3,
             gb_per_s,
             read_share: gb_per_s.map(|g| g / read),
-            attended_tokens: decodes.then_some(attended),
+            attended_tokens: mean(|s| s.mean_attended_tokens),
+            context_tokens: mean(|s| s.mean_context_tokens),
         }
     }
 }
@@ -112,7 +116,7 @@ impl Report {
     pub(super) fn csv(&self) -> String {
         let mut out = String::from(
             "model,device,dtype,read_gb_per_s,test,policy,batch,n_prompt,n_gen,depth,repeats,tokens_per_s,\
-             tokens_per_s_sd,ms_per_step,gb_per_s,read_share,attended_tokens\n",
+             tokens_per_s_sd,ms_per_step,gb_per_s,read_share,attended_tokens,context_tokens\n",
         );
         for row in &self.tests {
             let fields = [
@@ -133,6 +137,7 @@ impl Report {
                 row.gb_per_s.map_or(String::new(), |v| v.to_string()),
                 row.read_share.map_or(String::new(), |v| v.to_string()),
                 row.attended_tokens.map_or(String::new(), |v| v.to_string()),
+                row.context_tokens.map_or(String::new(), |v| v.to_string()),
             ];
             out.push_str(&fields.join(","));
             out.push('\n');
@@ -180,6 +185,7 @@ mod tests {
             gb_per_s: None,
             read_share: Some(0.5),
             attended_tokens: Some(16.4),
+            context_tokens: Some(20.5),
         };
         Report {
             model: "a \"b\"".into(),
@@ -215,6 +221,6 @@ mod tests {
             row.starts_with("\"a \"\"b\"\"\",\"cpu (2 threads, avx2)\",bf16,25,\"tg8 @ d16\",lim,2,"),
             "{row}"
         );
-        assert!(row.ends_with(",160,,0.5,16.4"), "{row}");
+        assert!(row.ends_with(",160,,0.5,16.4,20.5"), "{row}");
     }
 }
