@@ -6,6 +6,8 @@ use lim_kernels::{Backend, Capacity, DType, Draw, KvLayout, PageSize, Sampled, S
 use lim_kvcache::KvCache;
 use lim_select::Buffers;
 
+use crate::prefix::Prompts;
+use crate::schedule::FEW_ROWS;
 use crate::sequence::{Group, Running, Sequence};
 use crate::{Error, FinishReason, Model, Pass, Phase, Request, Result, SeqId, Workspace};
 
@@ -20,12 +22,17 @@ pub struct EngineOptions {
     pub page_size: PageSize,
     /// Element type of the KV cache.
     pub kv_dtype: DType,
+    /// Prompts whose pages are kept for later ones that begin with the same pages, until the pages are needed; 0 computes
+    /// every prompt in full. An engine with fewer than 34 `capacity.rows` keeps none: it cuts prompts into parts so short
+    /// that their bits would depend on where they are cut.
+    pub prompts: usize,
     /// Keep Quest's page bounds even if the policy that the engine starts with needs none.
     pub page_bounds: bool,
 }
 
 impl EngineOptions {
-    /// Room for `seqs` sequences of `tokens` tokens each, prefilled 512 rows at a time; pages of 16 tokens, float32.
+    /// Room for `seqs` sequences of `tokens` tokens each, prefilled 512 rows at a time; pages of 16 tokens, float32, 64
+    /// prompts kept.
     pub fn new(seqs: usize, tokens: usize) -> Self {
         let page_size = PageSize::default();
         EngineOptions {
@@ -33,6 +40,7 @@ impl EngineOptions {
             pages: seqs * page_size.pages_for(tokens),
             page_size,
             kv_dtype: DType::F32,
+            prompts: 64,
             page_bounds: false,
         }
     }
@@ -74,7 +82,7 @@ pub enum Event {
         /// Token and its logprob.
         sampled: Sampled,
     },
-    /// A sequence ended; its pages are free.
+    /// A sequence ended; its pages are free, but for those of a prompt that is kept.
     Finished {
         /// Sequence.
         id: SeqId,
@@ -93,6 +101,8 @@ pub enum Event {
 pub struct Totals {
     /// Prompt tokens computed.
     pub prefill_tokens: u64,
+    /// Prompt tokens whose pages were taken over from an earlier prompt.
+    pub reused_tokens: u64,
     /// Seconds in prefill steps, the first draw included.
     pub prefill_s: f64,
     /// Rows of decode steps, which is tokens drawn plus tokens recomputed after preemption.
@@ -112,6 +122,7 @@ pub struct Engine<B: Backend> {
     pub(crate) backend: B,
     pub(crate) model: Model<B>,
     pub(crate) cache: KvCache<B>,
+    pub(crate) prompts: Prompts,
     pub(crate) workspace: Workspace<B>,
     pub(crate) options: EngineOptions,
     pub(crate) step: Step,
@@ -153,16 +164,18 @@ impl<B: Backend> Engine<B> {
         attention: lim_select::Attention,
         options: EngineOptions,
     ) -> Result<Self> {
-        let EngineOptions { capacity, pages, page_size, kv_dtype, page_bounds } = options;
+        let EngineOptions { capacity, pages, page_size, kv_dtype, prompts, page_bounds } = options;
         options.check(model.positions())?;
         let config = model.config();
         let layout = KvLayout { heads: config.heads, page_size, dtype: kv_dtype };
+        let prompts = if capacity.rows < 2 * FEW_ROWS { 0 } else { prompts };
         let bounds = page_bounds || attention.policy().needs_page_bounds();
         Ok(Engine {
             workspace: Workspace::new(&mut backend, config, capacity, page_size)?,
             cache: KvCache::new(&mut backend, layout, config.layers, pages, bounds)?,
+            prompts: Prompts::new(prompts, pages),
             buffers: Buffers::new(&mut backend, &attention, capacity, config.heads)?,
-            options: EngineOptions { page_bounds: bounds, ..options },
+            options: EngineOptions { page_bounds: bounds, prompts, ..options },
             step: Step::with_capacity(capacity, page_size),
             totals: Totals::default(),
             running: Vec::with_capacity(capacity.seqs),
@@ -234,6 +247,14 @@ impl<B: Backend> Engine<B> {
             self.cache.release(table)?;
         }
         Ok(true)
+    }
+
+    /// Gives up the pages of all kept prompts.
+    ///
+    /// # Errors
+    /// When the cache refuses, which takes a table of another engine.
+    pub fn forget_prompts(&mut self) -> Result<()> {
+        self.prompts.clear(&mut self.cache)
     }
 
     /// The model.

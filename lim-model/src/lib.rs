@@ -40,6 +40,7 @@ mod hub;
 mod memory;
 mod model;
 mod model_dir;
+mod prefix;
 mod rope;
 mod sampling;
 mod schedule;

@@ -4,9 +4,21 @@ use std::time::Instant;
 
 use lim_kernels::{Backend, Draw, Sampled};
 
-use crate::Result;
 use crate::engine::{Engine, Event};
-use crate::sequence::{Group, Running, Sequence};
+use crate::sequence::{Group, Running};
+use crate::{Error, Result};
+
+/// Rows below which backends take another path through their matrix products (up to 8 rows on the CPU, up to 16 on GPUs)
+/// with other roundings. A prompt is cut so that no part of it is so short, unless all of it is: on the CPU its bits then
+/// do not depend on where it is cut, nor on how much of it was cached before.
+pub(crate) const FEW_ROWS: usize = 17;
+
+/// Where a chunk of at most `rows` rows from `done` on ends.
+fn chunk_end(done: usize, total: usize, rows: usize) -> usize {
+    let end = total.min(done + rows);
+    let cut_short = end < total && total - end < FEW_ROWS && rows >= 2 * FEW_ROWS;
+    if cut_short { total - FEW_ROWS } else { end }
+}
 
 impl<B: Backend> Engine<B> {
     /// Prefills a chunk of the oldest waiting prompt where there is room for it, otherwise decodes one token of every
@@ -16,7 +28,7 @@ impl<B: Backend> Engine<B> {
     /// When the backend fails; the engine's sequences are then in no defined state, their pages still accounted for.
     pub fn step(&mut self) -> Result<&[Event]> {
         self.events.clear();
-        self.admit();
+        self.admit()?;
         let begun = Instant::now();
         if self.waiting.front().is_some_and(|group| group.table.is_some()) {
             self.prefill()?;
@@ -28,18 +40,34 @@ impl<B: Backend> Engine<B> {
         Ok(&self.events)
     }
 
-    /// Starts the oldest waiting prompt if its samples fit beside what runs. It always fits an empty engine.
-    fn admit(&mut self) {
-        let (free, capacity) = (self.cache.free_pages(), self.options.capacity);
-        let Some(group) = self.waiting.front_mut().filter(|group| group.table.is_none()) else { return };
+    /// Starts the oldest waiting prompt if its samples fit beside what runs, on the pages of a kept prompt that begins like
+    /// it. It always fits an empty engine.
+    fn admit(&mut self) -> Result<()> {
+        let Engine { backend, model, cache, prompts, waiting, running, options, totals, .. } = self;
+        let Some(group) = waiting.front_mut().filter(|group| group.table.is_none()) else { return Ok(()) };
+        let Some(first) = group.members.first() else { return Ok(()) };
         let samples = group.members.len();
-        // What a preempted sequence had cached counts too: admitted with less it would soon be preempted again.
-        let tokens = group.members.first().map_or(0, Sequence::len) + 1;
-        let pages = self.options.page_size.pages_for(tokens) + samples;
-        let fits = self.running.len() + samples <= capacity.seqs && pages <= free;
-        if fits || self.running.is_empty() {
-            group.table = Some(self.cache.table());
+        if running.len() + samples > options.capacity.seqs {
+            return Ok(());
         }
+        let (prompt, random) = (&first.shared.prompt, first.shared.random_prefix);
+        let rope = model.prefill_rope(backend, prompt.len())?;
+        let table = match (random, &rope) {
+            (0, None) => prompts.begin(cache, prompt, prompt.len().saturating_sub(FEW_ROWS))?,
+            // Not the keys that other prompts have.
+            _ => cache.table(),
+        };
+        // What a preempted sequence had cached counts too: admitted with less it would soon be preempted again.
+        let pages = options.page_size.pages_for(first.len() + 1) + samples - table.pages().len();
+        let fits = pages <= cache.free_pages() || pages <= cache.free_pages() + prompts.idle(cache);
+        if !fits && !running.is_empty() {
+            return Ok(cache.release(table)?);
+        }
+        while pages > cache.free_pages() && prompts.evict(cache)? {}
+        totals.reused_tokens += table.len() as u64;
+        self.prefill_rope = rope;
+        group.table = Some(table);
+        Ok(())
     }
 
     fn prefill(&mut self) -> Result<()> {
@@ -47,14 +75,11 @@ impl<B: Backend> Engine<B> {
         let Some(first) = members.first() else { return Ok(()) };
         let (id, prompt, random) = (first.id, &first.shared.prompt, first.shared.random_prefix);
         let (done, total) = (table.len(), prompt.len());
-        if done == 0 {
-            self.prefill_rope = self.model.prefill_rope(&mut self.backend, total)?;
-        }
         if done < random {
             return self.fill_random();
         }
-        let end = total.min(done + self.options.capacity.rows);
-        self.cache.reserve(&mut self.backend, table, end)?;
+        let end = chunk_end(done, total, self.options.capacity.rows);
+        self.prompts.reserve(&mut self.cache, &mut self.backend, table, end)?;
         self.step.clear();
         self.step.push(&prompt[done..end], end, table.pages())?;
         self.forward_prefill()?;
@@ -68,12 +93,12 @@ impl<B: Backend> Engine<B> {
         let Some(Group { members, table: Some(table) }) = self.waiting.front_mut() else { return Ok(()) };
         let Some(first) = members.first() else { return Ok(()) };
         let (prompt, random) = (&first.shared.prompt, first.shared.random_prefix);
-        let Engine { backend, model, step, cache, workspace, options, .. } = self;
+        let Engine { backend, model, step, cache, prompts, workspace, options, .. } = self;
         let rows = options.capacity.rows.min(random - table.len());
         model.draw_random(backend, rows, workspace, first.id.0)?;
         while table.len() < random {
             let (done, end) = (table.len(), random.min(table.len() + rows));
-            cache.reserve(backend, table, end)?;
+            prompts.reserve(cache, backend, table, end)?;
             step.clear();
             step.push(&prompt[done..end], end, table.pages())?;
             model.fill_random(backend, step, cache, workspace)?;
@@ -85,6 +110,13 @@ impl<B: Backend> Engine<B> {
     /// Turns the first waiting group, whose prompt is cached, into running sequences. `row`: the last token's row.
     fn start(&mut self, row: usize) -> Result<()> {
         let Some(Group { members, table: Some(table) }) = self.waiting.pop_front() else { return Ok(()) };
+        if let Some(first) = members.first()
+            && first.shared.random_prefix == 0
+            && self.prefill_rope.is_none()
+            && first.shared.prompt.len() >= FEW_ROWS
+        {
+            self.prompts.keep(&mut self.cache, &first.shared, &table)?;
+        }
         let mut tables = vec![table];
         for _ in 1..members.len() {
             tables.push(self.cache.fork(&tables[0])?);
@@ -152,14 +184,14 @@ impl<B: Backend> Engine<B> {
         while at < self.running.len() {
             let table = &mut self.running[at].table;
             let new_len = table.len() + 1;
-            match self.cache.reserve(&mut self.backend, table, new_len) {
+            match self.prompts.reserve(&mut self.cache, &mut self.backend, table, new_len) {
                 Ok(()) => at += 1,
-                Err(lim_kvcache::Error::OutOfPages { .. }) if self.running.len() > 1 => {
+                Err(Error::Cache(lim_kvcache::Error::OutOfPages { .. })) if self.running.len() > 1 => {
                     if self.preempt_newest()? < at {
                         at -= 1;
                     }
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -183,4 +215,25 @@ impl<B: Backend> Engine<B> {
 fn recycle<'a>(mut spent: Vec<Draw<'_>>) -> Vec<Draw<'a>> {
     spent.clear();
     spent.into_iter().map_while(|_| None).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_chunk_is_short_unless_the_prompt_is() {
+        for (rows, total) in (2 * FEW_ROWS..60).flat_map(|rows| (1..300).map(move |total| (rows, total))) {
+            let mut done = 0;
+            while done < total {
+                let end = chunk_end(done, total, rows);
+                assert!(
+                    end - done <= rows && (end - done >= FEW_ROWS || total < FEW_ROWS),
+                    "{rows} {total} {done}"
+                );
+                done = end;
+            }
+        }
+        assert_eq!((chunk_end(0, 5, 4), chunk_end(4, 5, 4)), (4, 5));
+    }
 }

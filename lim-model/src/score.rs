@@ -102,7 +102,7 @@ impl<B: Backend> Engine<B> {
             return Err(Error::Interrupted);
         }
         let start = run.table.len();
-        self.cache.reserve(&mut self.backend, &mut run.table, end)?;
+        self.prompts.reserve(&mut self.cache, &mut self.backend, &mut run.table, end)?;
         self.step.clear();
         self.step.push(&run.ids[start..end], end, run.table.pages())?;
         match phase {

@@ -70,6 +70,7 @@ impl Usage {
         Usage {
             totals: Totals {
                 prefill_tokens: now.prefill_tokens - then.prefill_tokens,
+                reused_tokens: now.reused_tokens - then.reused_tokens,
                 prefill_s: now.prefill_s - then.prefill_s,
                 decode_tokens: now.decode_tokens - then.decode_tokens,
                 decode_steps: now.decode_steps - then.decode_steps,

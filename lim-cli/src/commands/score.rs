@@ -70,6 +70,7 @@ impl Job for Score {
             pages: page_size.pages_for(tokens),
             page_size,
             kv_dtype: opened.dtype,
+            prompts: 0,
             page_bounds: false,
         };
         if let Some(free) = backend.free_memory()? {

@@ -2,8 +2,11 @@
 
 use lim_kernels::DType;
 use lim_kernels::cuda::Cuda;
+use lim_select::Policy;
 
+use crate::crowd::all_finish_as_if_alone;
 use crate::hf::{NEW, decode_distance, engine_answers_like_hf, prefill_distance};
+use crate::tiny;
 
 /// The golden models with head sizes that the kernels know.
 const MODELS: [&str; 2] = ["llama-head-32", "qwen3-head-64"];
@@ -33,5 +36,13 @@ fn bfloat16_is_near_hf() {
         let (distance, same) = decode_distance(gpu(DType::BF16), name, Some(DType::BF16));
         assert!(distance < 0.1, "{name}: off by {distance} after {NEW} tokens");
         assert!(same >= NEW - 6, "{name}: {same} of {NEW} tokens");
+    }
+}
+
+#[test]
+fn a_thousand_sequences_finish_as_if_alone() {
+    // Steps of another number of sequences take other kernels: a draw between two near numbers may fall differently.
+    for policy in [Policy::Full, Policy::Lim] {
+        all_finish_as_if_alone(|| gpu(DType::F32), &tiny::attention(policy, 24), 950);
     }
 }

@@ -2,6 +2,7 @@
 
 mod batching;
 mod config;
+mod crowd;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod generating;
@@ -9,6 +10,7 @@ mod goldens;
 mod hf;
 mod hub;
 mod loading;
+mod prefix;
 mod rope;
 mod scoring;
 mod sparse;

@@ -1,7 +1,7 @@
 //! A tiny random model and engines on it.
 
 use lim_kernels::cpu::Cpu;
-use lim_kernels::{DType, PageSize, SampleParams, Sampled};
+use lim_kernels::{Backend, DType, PageSize, SampleParams, Sampled};
 use lim_model::{Checkpoint, Config, Engine, EngineOptions, Event, FinishReason, Model, Request, SeqId};
 use lim_select::{Attention, Layers, ModelHint, Policy, Settings};
 
@@ -12,7 +12,7 @@ pub(crate) const VOCAB: u32 = 128;
 pub(crate) fn config() -> Config {
     let json = r#"{"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 64,
         "intermediate_size": 96, "num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "head_dim": 16, "vocab_size": 128, "max_position_embeddings": 256, "rms_norm_eps": 1e-6,
+        "head_dim": 32, "vocab_size": 128, "max_position_embeddings": 256, "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0, "tie_word_embeddings": true, "hidden_act": "silu"}"#;
     Config::from_json("config.json", json.as_bytes()).unwrap()
 }
@@ -49,11 +49,19 @@ pub(crate) fn engine(attention: Attention, options: EngineOptions) -> Engine<Cpu
 
 /// An engine whose weights are stored as `dtype`.
 pub(crate) fn engine_of(dtype: DType, attention: Attention, options: EngineOptions) -> Engine<Cpu> {
-    let mut cpu = Cpu::new(Some(2)).unwrap();
+    engine_on(Cpu::new(Some(2)).unwrap(), dtype, attention, options)
+}
+
+pub(crate) fn engine_on<B: Backend>(
+    mut backend: B,
+    dtype: DType,
+    attention: Attention,
+    options: EngineOptions,
+) -> Engine<B> {
     let config = config();
     let weights = Checkpoint::random(dtype, 1).weights(&config, None).unwrap();
-    let model = Model::load(&mut cpu, config, &weights, POSITIONS, |_| ()).unwrap();
-    Engine::new(cpu, model, attention, options).unwrap()
+    let model = Model::load(&mut backend, config, &weights, POSITIONS, |_| ()).unwrap();
+    Engine::new(backend, model, attention, options).unwrap()
 }
 
 /// `len` tokens that differ by `seed`.
@@ -94,7 +102,7 @@ impl Outcome {
 }
 
 /// Steps the engine until it is idle. Outcomes of `ids` in order, and how often a sequence was preempted.
-pub(crate) fn run(engine: &mut Engine<Cpu>, ids: &[SeqId]) -> (Vec<Outcome>, usize) {
+pub(crate) fn run<B: Backend>(engine: &mut Engine<B>, ids: &[SeqId]) -> (Vec<Outcome>, usize) {
     let mut outcomes = vec![Outcome::default(); ids.len()];
     let mut preempted = 0;
     let number = |id: SeqId| ids.iter().position(|&other| other == id).unwrap();
@@ -108,6 +116,7 @@ pub(crate) fn run(engine: &mut Engine<Cpu>, ids: &[SeqId]) -> (Vec<Outcome>, usi
             }
         }
     }
+    engine.forget_prompts().unwrap();
     assert_eq!((engine.cache().used_pages(), engine.cache().live_tables()), (0, 0), "pages leak");
     (outcomes, preempted)
 }

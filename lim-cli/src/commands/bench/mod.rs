@@ -129,6 +129,7 @@ impl Bench<'_> {
             pages: tests.iter().map(|t| t.batch() * page_size.pages_for(t.len())).max().unwrap_or(1),
             page_size,
             kv_dtype: opened.dtype,
+            prompts: 0,
             page_bounds: attentions.iter().any(|a| a.policy().needs_page_bounds()),
         }
     }

@@ -148,6 +148,7 @@ impl Generate<'_> {
             pages: samples * page_size.pages_for(tokens),
             page_size,
             kv_dtype: opened.dtype,
+            prompts: 0,
             page_bounds: false,
         };
         let mut tokens = prompt + options.max_new_tokens - 1;
