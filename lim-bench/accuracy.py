@@ -1,9 +1,9 @@
 """Answers of the demo model to held-out problems under attention policies and budgets, by `lim-cli` itself.
 
-    python3 lim-bench/accuracy.py target/release/lim-cli OUT [--per-task 20] [--jobs 2] [--policies full lim:64 ...]
+    python3 lim-bench/accuracy.py target/release/lim-cli OUT [--per-task 20] [--jobs 2] [--policies full lim:64 ...] [--device cuda]
 
 A policy is `full`, `default` (whatever the model's lim.json says), `NAME:K`, or `NAME:K:LAYERS` with LAYERS as
-`lim-cli --layers` takes them. Every problem is one greedy `generate` with one thread on the CPU. Each answer is appended
+`lim-cli --layers` takes them. Every problem is one greedy `generate`, on the CPU with one thread. Each answer is appended
 to OUT.jsonl at once; a run that was stopped goes on where it was, and one with everything answered only summarises, to
 OUT.json and OUT.md. Python 3.9, standard library. Tasks and answers: lim-bench/train/README.md.
 """
@@ -45,9 +45,9 @@ def answer(text):
     return text.rsplit("=", 1)[1].strip() if "=" in text else None
 
 
-def solve(cli, policy, problem, cap):
+def solve(cli, device, policy, problem, cap):
     """One problem's record."""
-    command = [cli, "generate", problem["prompt"], "--device", "cpu", "--threads", "1", "--temperature", "0",
+    command = [cli, "generate", problem["prompt"], "--device", device, "--threads", "1", "--temperature", "0",
                "-n", str(cap), "--output", "json", "--quiet", *flags(policy)]
     begun = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
@@ -109,6 +109,7 @@ def main():
     parser.add_argument("--per-task", type=int, default=20, help="problems of each task")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
     parser.add_argument("--policies", nargs="+", default=POLICIES)
+    parser.add_argument("--device", default="cpu", help="as lim-cli --device")
     parser.add_argument("-n", type=int, default=3000, help="most tokens of an answer")
     args = parser.parse_args()
 
@@ -127,7 +128,7 @@ def main():
         def work(job):
             policy, problem = job
             try:
-                record = solve(args.cli, policy, problem, args.n)
+                record = solve(args.cli, args.device, policy, problem, args.n)
             except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:
                 with lock:
                     failed.append(f"{policy}: {problem['prompt']}: {error}")

@@ -153,6 +153,26 @@ def linear(rows):
         rows.append({"op": "weights", "peer": "cuBLAS", "batch": m, "us": us, "gb_per_s": total / us / 1e3})
 
 
+def prefill(rows):
+    """One layer of Qwen3-8B over a whole prompt: the four products, causal attention, SwiGLU; times the layers."""
+    for n in (8192, 65536):
+        w = [torch.randn(o, i, device="cuda", dtype=torch.bfloat16) * 0.02 for o, i in LINEAR]
+        x = torch.randn(n, LINEAR[0][1], device="cuda", dtype=torch.bfloat16)
+
+        def layer():
+            q, k, v = torch.nn.functional.linear(x, w[0]).split([HEADS * DIM, KV_HEADS * DIM, KV_HEADS * DIM], -1)
+            q, k, v = (t.view(1, n, -1, DIM).transpose(1, 2) for t in (q, k, v))
+            a = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            y = torch.nn.functional.linear(a.transpose(1, 2).reshape(n, -1), w[1])
+            gate, up = torch.nn.functional.linear(y, w[2]).chunk(2, -1)
+            torch.nn.functional.linear(torch.nn.functional.silu(gate) * up, w[3])
+
+        us = eager_us(layer, repeats=5) * LAYERS
+        rows.append({"op": "prefill", "peer": "torch sdpa + cuBLAS", "n": n, "us": us, "tokens_per_s": n / us * 1e6})
+        del w, x
+        torch.cuda.empty_cache()
+
+
 def main():
     args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     args.add_argument("out")
@@ -160,7 +180,7 @@ def main():
     args = args.parse_args()
     torch.manual_seed(0)
     rows = []
-    parts = [bandwidth, sdpa, selection, linear] + ([] if args.no_flashinfer else [flashinfer_decode])
+    parts = [bandwidth, sdpa, selection, linear, prefill] + ([] if args.no_flashinfer else [flashinfer_decode])
     failed = []
     for part in parts:
         try:

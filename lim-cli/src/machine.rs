@@ -12,6 +12,8 @@ use crate::error::Result;
 pub(crate) trait Machine: Backend {
     /// Whether it brings weights to its own element type while it takes them.
     const CONVERTS: bool;
+    /// Rows of a prefill chunk that keep it busy.
+    const PREFILL_ROWS: usize;
     /// What a reading does, for the report.
     const READING: &'static str;
     /// What a reading reads, far beyond any cache.
@@ -32,6 +34,7 @@ const CPU_YARD: usize = 512 << 20;
 
 impl Machine for Cpu {
     const CONVERTS: bool = false;
+    const PREFILL_ROWS: usize = 512;
     const READING: &'static str = "read by all threads";
     type Yard = Vec<f32>;
 
@@ -57,6 +60,7 @@ const CUDA_YARD: usize = 256 << 20;
 #[cfg(feature = "cuda")]
 impl Machine for lim_kernels::cuda::Cuda {
     const CONVERTS: bool = true;
+    const PREFILL_ROWS: usize = 2048;
     const READING: &'static str = "copied on the device, read + written";
     type Yard = ();
 

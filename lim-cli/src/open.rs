@@ -16,9 +16,6 @@ use crate::error::{Error, Result};
 use crate::machine::Machine;
 use crate::{embedded, policy, report};
 
-/// Rows of a prefill chunk.
-pub(crate) const PREFILL_ROWS: usize = 512;
-
 /// A tokenizer.json without any token.
 const NO_WORDS: &[u8] =
     br#"{"added_tokens": [], "model": {"type": "WordLevel", "vocab": {}, "unk_token": ""}}"#;

@@ -66,7 +66,7 @@ impl Job for Score {
         let Score { args, console, interrupt, opened, attention, ids } = self;
         let (device, tokens, page_size) = (backend.device(), ids.len() - 1, args.model.page_size);
         let mut options = EngineOptions {
-            capacity: Capacity { rows: open::PREFILL_ROWS, seqs: LOGIT_ROWS, tokens },
+            capacity: Capacity { rows: B::PREFILL_ROWS, seqs: LOGIT_ROWS, tokens },
             pages: page_size.pages_for(tokens),
             page_size,
             kv_dtype: opened.dtype,

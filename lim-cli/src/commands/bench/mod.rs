@@ -73,7 +73,7 @@ impl Job for Bench<'_> {
         let Bench { args, console, opened, attentions, tests, .. } = &self;
         let (device, config) = (backend.device(), &opened.config);
         let tokens = tests.iter().map(|t| t.len()).max().unwrap_or(1);
-        let mut options = self.options(tokens);
+        let mut options = self.options::<B>(tokens);
         if let Some(free) = backend.free_memory()? {
             let room = Room { device: &device, free };
             options = room.fit(*console, &opened.demand(attentions), options, options.pages)?;
@@ -120,12 +120,12 @@ impl Job for Bench<'_> {
 
 impl Bench<'_> {
     /// Room for the largest test.
-    fn options(&self, tokens: usize) -> EngineOptions {
+    fn options<B: Machine>(&self, tokens: usize) -> EngineOptions {
         let Bench { args, opened, attentions, tests, .. } = self;
         let page_size = args.model.page_size;
         let seqs = tests.iter().map(|t| t.batch()).max().unwrap_or(1);
         EngineOptions {
-            capacity: Capacity { rows: seqs.max(open::PREFILL_ROWS), seqs, tokens },
+            capacity: Capacity { rows: seqs.max(B::PREFILL_ROWS), seqs, tokens },
             pages: tests.iter().map(|t| t.batch() * page_size.pages_for(t.len())).max().unwrap_or(1),
             page_size,
             kv_dtype: opened.dtype,

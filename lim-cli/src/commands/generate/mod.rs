@@ -140,11 +140,11 @@ impl Job for Generate<'_> {
 impl Generate<'_> {
     /// Sizes for what was asked for. On a device with memory of its own, pages are cut to what fits, and so is the length
     /// where no flag asked for it.
-    fn sizes(&self, backend: &impl Machine) -> Result<EngineOptions> {
+    fn sizes<B: Machine>(&self, backend: &B) -> Result<EngineOptions> {
         let Generate { args, console, opened, options, .. } = self;
         let (prompt, samples, page_size) = (options.prompt.len(), options.samples, args.model.page_size);
         let sizes = |tokens: usize| EngineOptions {
-            capacity: Capacity { rows: samples.max(open::PREFILL_ROWS), seqs: samples, tokens },
+            capacity: Capacity { rows: samples.max(B::PREFILL_ROWS), seqs: samples, tokens },
             pages: samples * page_size.pages_for(tokens),
             page_size,
             kv_dtype: opened.dtype,
