@@ -99,6 +99,43 @@ __device__ inline void allow_dependents() {
 #endif
 }
 
+// Clusters of blocks. Without the hardware a block is a cluster of its own, and the barrier is none.
+__device__ inline int cluster_rank() {
+  int rank = 0;
+#if __CUDA_ARCH__ >= 900
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+#endif
+  return rank;
+}
+__device__ inline int cluster_size() {
+  int size = 1;
+#if __CUDA_ARCH__ >= 900
+  asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+#endif
+  return size;
+}
+// The counterpart of a shared object in another block of the cluster.
+template <class T> __device__ inline T *in_block(T *object, int rank) {
+#if __CUDA_ARCH__ >= 900
+  T *there;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(object), "r"(rank));
+  return there;
+#else
+  return object;
+#endif
+}
+// A barrier of the cluster in two halves; what a thread wrote before it arrives is seen by those that have waited.
+__device__ inline void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release;" ::: "memory");
+#endif
+}
+__device__ inline void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+#endif
+}
+
 // The point before which a kernel may not touch what the kernel before it writes.
 struct Gate {
   bool closed = true;
@@ -127,10 +164,11 @@ inline lim_i32 machine(Machine *m) {
   return e;
 }
 
-// Launches a kernel that calls await_dependencies: its start may overlap the end of the kernel before it.
+// Launches a kernel that calls await_dependencies: its start may overlap the end of the kernel before it. `cluster`
+// consecutive blocks along x form a cluster (sm_90 on; 1 elsewhere).
 template <class... P, class... A>
-inline lim_i32 launch(const Machine &m, void (*kernel)(P...), dim3 grid, int threads, size_t shared, void *stream,
-                      const A &...args) {
+inline lim_i32 launch_clusters(const Machine &m, int cluster, void (*kernel)(P...), dim3 grid, int threads,
+                               size_t shared, void *stream, const A &...args) {
   if (shared > 24 * 1024) {  // without this, 48 KiB together with the kernel's static shared memory
     cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
     if (e != cudaSuccess) return e;
@@ -140,17 +178,30 @@ inline lim_i32 launch(const Machine &m, void (*kernel)(P...), dim3 grid, int thr
   cudaError_t split = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                            cudaSharedmemCarveoutMaxShared);
   if (split != cudaSuccess) return split;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  int count = 0;
+  if (m.overlap) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count++].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared;
   config.stream = static_cast<cudaStream_t>(stream);
-  config.attrs = &attribute;
-  config.numAttrs = m.overlap ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   return cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...);
+}
+
+template <class... P, class... A>
+inline lim_i32 launch(const Machine &m, void (*kernel)(P...), dim3 grid, int threads, size_t shared, void *stream,
+                      const A &...args) {
+  return launch_clusters(m, 1, kernel, grid, threads, shared, stream, args...);
 }
 
 }  // namespace lim

@@ -1,30 +1,45 @@
 // What a selection needs: checks of its arguments, and the sizes and places of everything in its scratch.
 #pragma once
+#include <math.h>
+
 #include "lim_kernels.h"
 
 namespace lim_select_ {
 
-constexpr lim_u64 kSharedLimit = 96 * 1024;  // what every supported architecture grants a block
+// Scores of a row that are sampled: a power of two between these, by the row's length.
+constexpr int kFewSamples = 1024, kMostSamples = 8192;
+
+// `union` takes so many places of the heads' lists at a time, and finds each one's token in a table of twice as many.
+constexpr int kPage = 4096, kTable = 2 * kPage;
+
+// Dynamic shared memory of a block: what every supported architecture grants, 96 KiB, less the kernels' static part.
+constexpr lim_u64 kRowsRoom = (96 - 19) * 1024, kTables = 4 * (kPage + kTable), kUnionRoom = (96 - 2) * 1024 - kTables;
 
 struct Plan {
   lim_select_args a;
   lim_i32 max_items;   // tokens or pages a row may have
   lim_i32 list_cap;    // keys a head's list holds
-  lim_i32 flag_words;  // words of `flags` per sequence
+  lim_i32 stratum;     // candidates from which one sample is drawn, at most, where kMostSamples suffice
   lim_i32 bit_words;   // words of a bitmap over a row
   bool ranked;         // whether any head ranks its keys
-  bool sorted_shared;  // whether `sorted` lies in shared memory
-  bool bits_shared;    // whether `bits` does
-  lim_u64 *limit;    // [seqs][heads] keys below do not go to the list
-  lim_u32 *listed;   // [seqs][heads] keys that passed, which may exceed list_cap
-  lim_u64 *list;     // [seqs][heads][list_cap]
-  lim_u64 *sorted;   // [seqs][heads][list_cap], unless in shared memory
-  lim_u32 *least;    // [seqs][max_items] union
-  lim_u32 *flags;    // [seqs][flag_words] union
-  lim_i32 *order;    // [seqs][heads][history] union
-  lim_u32 *bits;     // [seqs][sets][bit_words], unless in shared memory
-  lim_u64 bytes;     // of all of them
+  bool lists_shared;   // whether `list` and `sorted` lie in shared memory
+  bool bits_shared;    // whether `bits` does, for per-head rules in the place of `list`
+  lim_u64 *list;       // [seqs][heads][list_cap], unless in shared memory
+  lim_u64 *sorted;     // [seqs][heads][list_cap], unless in shared memory
+  lim_i32 *order;      // [seqs][heads][history] union: each head's best positions, best first
+  lim_u32 *bits;       // [seqs][sets][bit_words], unless in shared memory
+  lim_u64 bytes;       // of all of them
 };
+
+// Sampled scores that shall reach the bound where `mean` of the wanted ones are expected in the sample: four standard
+// deviations more, so that too few keys pass about once in 30,000 rows.
+__host__ __device__ inline float samples_passing(float mean) { return mean + 4.0f * sqrtf(mean) + 4.0f; }
+
+// Keys that pass such a bound, hardly ever more, where one in `stratum` candidates is sampled.
+inline float keys_passing(int want, int stratum) {
+  const float samples = samples_passing((float)want / stratum);
+  return (samples + 5.0f * sqrtf(samples)) * stratum;
+}
 
 __host__ __device__ inline int pages_wanted(const lim_select_args &a) {
   const int pages = (a.sinks + a.history + a.window) / a.page_size;
@@ -65,12 +80,17 @@ inline Plan plan(const lim_select_args &a) {
     p.max_items = (a.batch.max_len + a.page_size - 1) / a.page_size;
     want = pages_wanted(a);
   }
-  p.list_cap = 2 * want + 4096;
+  // Lists hold what passes the bound from the row's largest sample, and what the way out sorts (rank_any).
+  const int coarsest = (p.max_items + kMostSamples - 1) / kMostSamples;
+  const int passing = (int)keys_passing(want, coarsest), sorting = want + want / 4 + 32;
+  const int shared_cap = kRowsRoom / 16, needed = passing > sorting ? passing : sorting;
+  p.list_cap = needed <= shared_cap ? shared_cap : (needed > 2 * want ? needed : 2 * want) + 1024;
+  p.stratum = 1;
+  while (p.stratum < p.max_items && keys_passing(want, 2 * p.stratum) <= p.list_cap) p.stratum *= 2;
   p.bit_words = (p.max_items + 31) / 32;
-  const lim_u64 sorted_bytes = 8ull * p.list_cap, bits_bytes = 4ull * p.bit_words;
-  const lim_u64 room = kSharedLimit - (2 * 4 * kBuckets + 1024);
-  p.sorted_shared = sorted_bytes <= room;
-  p.bits_shared = bits_bytes + (p.sorted_shared && !is_union ? sorted_bytes : 0) <= room;
+  const lim_u64 list_bytes = 8ull * p.list_cap, bits_bytes = 4ull * p.bit_words;
+  p.lists_shared = 2 * list_bytes <= kRowsRoom;
+  p.bits_shared = bits_bytes <= (is_union || !p.ranked ? kUnionRoom : p.lists_shared ? list_bytes : 0);
   unsigned char *at = (unsigned char *)a.scratch;
   const auto take = [&](lim_u64 count, lim_u64 size) {
     unsigned char *here = at + p.bytes;
@@ -78,20 +98,11 @@ inline Plan plan(const lim_select_args &a) {
     return (void *)here;
   };
   const lim_u64 rows = (lim_u64)a.batch.seqs * a.heads;
-  if (p.ranked) {
-    if (p.max_items > p.list_cap) {
-      p.limit = (lim_u64 *)take(rows, 8);
-      p.listed = (lim_u32 *)take(rows, 4);
-      p.list = (lim_u64 *)take(rows * p.list_cap, 8);
-    }
-    if (!p.sorted_shared) p.sorted = (lim_u64 *)take(rows * p.list_cap, 8);
+  if (p.ranked && !p.lists_shared) {
+    p.list = (lim_u64 *)take(rows * p.list_cap, 8);
+    p.sorted = (lim_u64 *)take(rows * p.list_cap, 8);
   }
-  if (is_union && p.ranked) {
-    p.flag_words = (lim_i32)(((lim_u64)a.history * a.heads + 31) / 32);
-    p.least = (lim_u32 *)take((lim_u64)a.batch.seqs * p.max_items, 4);
-    p.flags = (lim_u32 *)take((lim_u64)a.batch.seqs * p.flag_words, 4);
-    p.order = (lim_i32 *)take(rows * a.history, 4);
-  }
+  if (is_union && p.ranked) p.order = (lim_i32 *)take(rows * a.history, 4);
   if (!p.bits_shared) p.bits = (lim_u32 *)take((lim_u64)a.batch.seqs * a.out.sets * p.bit_words, 4);
   return p;
 }
