@@ -1,5 +1,5 @@
-// The row-wise steps around a large matrix product (prefill, more than 16 rows), where the fused forms of linear.cu do
-// not apply: embedding lookup, RMSNorm, SwiGLU, bias.
+// The row-wise steps around a matrix product where the fused forms of linear.cu do not apply (RMSNorm from 2 rows on,
+// SwiGLU and bias around cublasLt), and embedding lookup.
 //
 // Mapping: one block a row, 16-byte accesses where the width allows. Bytes: each input once, each output once.
 #include "device.cuh"

@@ -92,7 +92,8 @@ impl Cuda {
     fn open_gemm(&mut self) -> Result<Gemm> {
         // SAFETY: looks for the library and loads it; nothing else uses the handle.
         if !unsafe { sys::is_culib_present() } {
-            let reason = "libcublasLt was not found; steps of more than 16 rows (prefill) need it".into();
+            let reason =
+                "libcublasLt was not found; prefill and steps of more than 8 sequences need it".into();
             return Err(Error::Device { device: self.name(), reason });
         }
         let handle = result::create_handle()
