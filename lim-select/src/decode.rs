@@ -42,6 +42,11 @@ impl<B: Backend> Buffers<B> {
         self.sparse.as_ref().map(|s| &s.selection)
     }
 
+    /// Scores of the last layer that selected; `None` where the policy ranks nothing.
+    pub fn scores(&self) -> Option<&B::Scores> {
+        self.sparse.as_ref().and_then(|s| s.scores.as_ref()).map(|(_, scores)| scores)
+    }
+
     fn of<'a>(&mut self, attention: &'a Attention) -> Result<(&'a Sparse, &mut SparseBuffers<B>)> {
         match (attention.sparse(), &mut self.sparse) {
             (Some(sparse), Some(buffers))
