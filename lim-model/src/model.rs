@@ -38,6 +38,18 @@ pub struct Pass<'a, B: Backend> {
     pub rope: Option<&'a B::Rope>,
 }
 
+/// What there is to see of a step after a layer.
+pub struct Watched<'a, B: Backend> {
+    /// The device, to read buffers back with.
+    pub backend: &'a mut B,
+    /// The layer that has just run.
+    pub layer: usize,
+    /// The step on the device.
+    pub batch: &'a B::Batch,
+    /// Scores and selection of the last layer that selected.
+    pub buffers: &'a Buffers<B>,
+}
+
 impl<B: Backend> Model<B> {
     /// Brings the `weights` that were checked against `config` to the backend, block by block, for `positions`
     /// positions. `loaded` is told the number of blocks done.
@@ -103,6 +115,30 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// As [`Model::forward`].
     pub fn run(&self, backend: &mut B, pass: Pass<'_, B>) -> Result<()> {
+        self.run_watched(backend, pass, |_| Ok(()))
+    }
+
+    /// As [`Model::forward`], and lets `watch` look at every layer once it has attended, before the next one does. What it
+    /// reads back waits for the device, so this is for looking, not for speed.
+    ///
+    /// # Errors
+    /// As [`Model::forward`], or when `watch` fails.
+    pub fn forward_watched(
+        &self,
+        backend: &mut B,
+        pass: Pass<'_, B>,
+        watch: impl FnMut(Watched<'_, B>) -> Result<()>,
+    ) -> Result<()> {
+        backend.upload(pass.step, &mut pass.workspace.batch)?;
+        self.run_watched(backend, pass, watch)
+    }
+
+    fn run_watched(
+        &self,
+        backend: &mut B,
+        pass: Pass<'_, B>,
+        mut watch: impl FnMut(Watched<'_, B>) -> Result<()>,
+    ) -> Result<()> {
         let Pass { phase, step, cache, attention, buffers, workspace, rope } = pass;
         let Workspace { batch, x, .. } = workspace;
         backend.embed(Embed { table: &self.embedding, batch, x })?;
@@ -113,6 +149,7 @@ impl<B: Backend> Model<B> {
                 backend,
                 BlockPass { config, rope, phase, layer, max_len, kv, attention, buffers, workspace },
             )?;
+            watch(Watched { backend, layer, batch: &workspace.batch, buffers })?;
         }
         Ok(())
     }

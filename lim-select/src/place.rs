@@ -58,7 +58,8 @@ impl KeptMass {
     pub fn place(&self, first: usize, count: usize) -> Result<Placement> {
         let room = self.layers.saturating_sub(first);
         if count == 0 || count > room {
-            let reason = format!("{count} select layers from layer {first} on, a model of {} layers", self.layers);
+            let reason =
+                format!("{count} select layers from layer {first} on, a model of {} layers", self.layers);
             return Err(Error::Plan(format!("{reason} has room for 1 to {room}")));
         }
         let table = self.search(count, f64::NEG_INFINITY);
@@ -80,7 +81,9 @@ impl KeptMass {
         let mut best: Option<(usize, f64, usize, usize)> = None;
         for first in firsts {
             // Fewest select layers from here on; more of them would only cost.
-            let Some(count) = (1..=self.layers - first).find(|&n| table[n][first].0.is_finite()) else { continue };
+            let Some(count) = (1..=self.layers - first).find(|&n| table[n][first].0.is_finite()) else {
+                continue;
+            };
             let (cost, kept) = (first + count, first as f64 + table[count][first].0);
             if best.is_none_or(|(least, most, ..)| cost < least || (cost == least && kept > most)) {
                 best = Some((cost, kept, first, count));

@@ -17,3 +17,4 @@ mod sparse;
 mod template;
 mod tiny;
 mod tokenizer;
+mod watching;
