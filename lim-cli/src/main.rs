@@ -2,12 +2,15 @@
 
 mod args;
 mod bandwidth;
+mod chart;
 mod commands;
 mod console;
 mod demo;
 mod device;
 mod embedded;
 mod error;
+#[allow(dead_code)]
+mod grade;
 mod interrupt;
 mod machine;
 mod memory;
