@@ -1,4 +1,4 @@
-//! Command line of lim: generate, score, bench, inspect, doctor.
+//! Command line of lim: generate, score, bench, eval, inspect, doctor.
 
 mod args;
 mod bandwidth;
@@ -9,7 +9,6 @@ mod demo;
 mod device;
 mod embedded;
 mod error;
-#[allow(dead_code)]
 mod grade;
 mod interrupt;
 mod machine;
@@ -18,6 +17,7 @@ mod open;
 mod output;
 mod policy;
 mod prompt;
+mod random;
 mod report;
 
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! From attention flags and a model's lim.json to the settings in force, with errors in the words of the flags.
 
 use lim_kernels::PageSize;
-use lim_select::{Attention, Error as SelectError, Layers, ModelHint, Policy, Settings};
+use lim_select::{Attention, Error as SelectError, Knob, Layers, ModelHint, Policy, Settings};
 
 use crate::args::BudgetArgs;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ pub(crate) fn from_flags(attention: Option<Policy>, budget: &BudgetArgs) -> Resu
     Ok(Settings { policy: attention, token_budget, recent_ratio, sinks, layers })
 }
 
-fn parse_layers(text: &str) -> Result<Layers> {
+pub(crate) fn parse_layers(text: &str) -> Result<Layers> {
     text.parse().map_err(|error| match error {
         SelectError::Layers { part, column, reason } => {
             let indent = " ".repeat(column - 1);
@@ -28,6 +28,32 @@ fn parse_layers(text: &str) -> Result<Layers> {
         }
         other => Error::Usage(format!("--{other}; {LAYERS_GRAMMAR}")),
     })
+}
+
+/// Whether some setting was asked for that none of `policies` has.
+pub(crate) fn refused_by_all(asked: &Settings, policies: &[Policy]) -> bool {
+    let mut taken = Settings::default();
+    for &policy in policies {
+        let Settings { token_budget, recent_ratio, sinks, layers, .. } = applicable(asked, policy);
+        taken.token_budget = taken.token_budget.or(token_budget);
+        taken.recent_ratio = taken.recent_ratio.or(recent_ratio);
+        taken.sinks = taken.sinks.or(sinks);
+        taken.layers = taken.layers.or(layers);
+    }
+    taken != *asked
+}
+
+/// What of `asked` the policy has.
+pub(crate) fn applicable(asked: &Settings, policy: Policy) -> Settings {
+    let Some(rule) = policy.rule().select else {
+        return Settings { policy: Some(policy), ..Settings::default() };
+    };
+    Settings {
+        policy: Some(policy),
+        recent_ratio: asked.recent_ratio.filter(|_| matches!(rule.recent_ratio, Knob::Default(_))),
+        sinks: asked.sinks.filter(|_| matches!(rule.sinks, Knob::Default(_))),
+        ..asked.clone()
+    }
 }
 
 /// What `flags`, completed by the model's own settings, come to for the model.
@@ -120,6 +146,16 @@ mod tests {
     fn message(settings: Settings, file: Option<&Settings>) -> (u8, String) {
         let error = resolve(&settings, file, &HINT, PageSize::default()).expect_err("to be refused");
         (error.exit_code(), error.to_string())
+    }
+
+    #[test]
+    fn a_setting_counts_for_the_policies_that_have_it() {
+        let asked = Settings { sinks: Some(2), recent_ratio: Some(0.5), ..Settings::default() };
+        assert!(!refused_by_all(&asked, &[Policy::Full, Policy::Lim]));
+        assert!(refused_by_all(&asked, &[Policy::Full, Policy::Streaming]));
+        let streaming = applicable(&asked, Policy::Streaming);
+        assert_eq!((streaming.sinks, streaming.recent_ratio), (Some(2), None));
+        assert_eq!(applicable(&asked, Policy::Full).sinks, None);
     }
 
     #[test]

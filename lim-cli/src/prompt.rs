@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::args::{GenerateArgs, PromptArgs};
+use crate::args::{ChatArgs, GenerateArgs, PromptArgs};
 use crate::demo::Problem;
 use crate::error::{Error, Result};
 use crate::open::{Opened, Text};
@@ -17,21 +17,27 @@ pub(crate) struct Prompt {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
+pub(crate) enum Form {
     Chat,
     Raw,
     Ids,
 }
 
-impl Prompt {
-    /// One line for the report.
-    pub(crate) fn describe(&self) -> String {
-        let form = match self.form {
+impl Form {
+    /// In words.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Form::Chat => "in the model's chat template",
             Form::Raw => "raw",
             Form::Ids => "ids as given",
-        };
-        format!("{} tokens, {form}", self.ids.len())
+        }
+    }
+}
+
+impl Prompt {
+    /// One line for the report.
+    pub(crate) fn describe(&self) -> String {
+        format!("{} tokens, {}", self.ids.len(), self.form.name())
     }
 }
 
@@ -42,7 +48,18 @@ const NO_PROMPT: &str = "no prompt: give PROMPT, - for stdin, --prompt-file or -
 /// # Errors
 /// When there is no prompt for a model of the user's own, it is empty, or it cannot be read or encoded.
 pub(crate) fn for_generate(args: &GenerateArgs, opened: &Opened, text: &Text) -> Result<Prompt> {
+    let chat = &args.chat;
     if let Some(ids) = &args.prompt.prompt_ids {
+        let flags = [
+            ("--chat", chat.chat),
+            ("--system", chat.system.is_some()),
+            ("--thinking", chat.thinking.is_some()),
+        ];
+        if let Some((flag, _)) = flags.into_iter().find(|&(_, given)| given) {
+            return Err(Error::Usage(format!(
+                "{flag} cannot be used with --prompt-ids: they are taken as they are"
+            )));
+        }
         check_ids(ids, opened)?;
         return Ok(Prompt { ids: ids.clone(), problem: None, form: Form::Ids });
     }
@@ -51,19 +68,32 @@ pub(crate) fn for_generate(args: &GenerateArgs, opened: &Opened, text: &Text) ->
         None if opened.is_embedded() => Problem::sample(args.sampling.seed.unwrap_or(0)).to_string(),
         None => return Err(Error::usage(NO_PROMPT)),
     };
-    let chat = &args.chat;
+    let (ids, form) = encode(&prompt, chat, opened, text)?;
+    let problem = if opened.is_embedded() { Problem::parse(&prompt) } else { None };
+    Ok(Prompt { ids, problem, form })
+}
+
+/// A prompt's ids, in the model's chat template where it has one or `chat` asks for it.
+///
+/// # Errors
+/// When it is empty or cannot be encoded.
+pub(crate) fn encode(
+    prompt: &str,
+    chat: &ChatArgs,
+    opened: &Opened,
+    text: &Text,
+) -> Result<(Vec<u32>, Form)> {
     let asks_chat = chat.chat || chat.system.is_some() || chat.thinking.is_some();
     let (ids, form) = if asks_chat || (text.template.is_some() && !chat.raw) {
-        (text.chat(&prompt, chat.system.as_deref(), chat.thinking)?, Form::Chat)
+        (text.chat(prompt, chat.system.as_deref(), chat.thinking)?, Form::Chat)
     } else {
-        (text.encode(&prompt)?, Form::Raw)
+        (text.encode(prompt)?, Form::Raw)
     };
     if ids.is_empty() {
         return Err(Error::usage("the prompt is empty"));
     }
     check_ids(&ids, opened)?;
-    let problem = if opened.is_embedded() { Problem::parse(&prompt) } else { None };
-    Ok(Prompt { ids, problem, form })
+    Ok((ids, form))
 }
 
 /// The ids of `score`: a text is encoded with the tokenizer's own special tokens.

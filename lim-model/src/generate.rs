@@ -236,7 +236,11 @@ impl<'t> Writer<'t> {
     }
 }
 
-fn thinking_budget(tokenizer: &Tokenizer, tokens: usize) -> Result<ThinkingBudget> {
+/// Ends thinking after `tokens` tokens with [`END_OF_THINKING`].
+///
+/// # Errors
+/// When the tokenizer has no `</think>` token.
+pub fn thinking_budget(tokenizer: &Tokenizer, tokens: usize) -> Result<ThinkingBudget> {
     let Some(end) = tokenizer.token_id("</think>") else {
         let reason = "needs a model with a </think> token".into();
         return Err(Error::Request { what: "thinking budget", reason });

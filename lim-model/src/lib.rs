@@ -60,7 +60,9 @@ pub use block::Phase;
 pub use config::{Config, Family, RopeConfig, RopeKind};
 pub use engine::{Engine, EngineOptions, Event, Totals};
 pub use error::{Error, Result};
-pub use generate::{END_OF_THINKING, GenerateOptions, Generation, Progress, Sample, generate};
+pub use generate::{
+    END_OF_THINKING, GenerateOptions, Generation, Progress, Sample, generate, thinking_budget,
+};
 pub use generation_config::GenerationConfig;
 pub use hub::{Download, Hub};
 pub use memory::Demand;

@@ -45,16 +45,16 @@ pub(crate) struct PromptArgs {
 #[command(next_help_heading = "Prompt")]
 pub(crate) struct ChatArgs {
     /// Wrap the prompt in the model's chat template [default: when the model has one]
-    #[arg(long, conflicts_with_all = ["raw", "prompt_ids"])]
+    #[arg(long, conflicts_with = "raw")]
     pub(crate) chat: bool,
     /// Take the prompt as it is, with the tokenizer's own special tokens only
     #[arg(long)]
     pub(crate) raw: bool,
     /// System message of the chat
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["raw", "prompt_ids"])]
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
     pub(crate) system: Option<String>,
     /// Tell the chat template whether the model should think (its enable_thinking)
-    #[arg(long, value_enum, value_name = "ON|OFF", conflicts_with_all = ["raw", "prompt_ids"])]
+    #[arg(long, value_enum, value_name = "ON|OFF", conflicts_with = "raw")]
     pub(crate) thinking: Option<OnOff>,
     /// Make a model that thinks stop thinking after N tokens, and answer
     #[arg(long, value_name = "N")]

@@ -2,6 +2,7 @@
 
 mod bench;
 mod common;
+mod eval;
 mod generate;
 mod score;
 mod small;
@@ -12,7 +13,8 @@ pub(crate) use bench::{BenchArgs, TableFormat};
 pub(crate) use common::{
     AttentionArgs, BudgetArgs, DTypeArg, DeviceArg, ModelArgs, OutputFormat, ReportArgs,
 };
-pub(crate) use generate::{GenerateArgs, OnOff, PromptArgs};
+pub(crate) use eval::{EvalArgs, EvalFormat, ProblemArgs};
+pub(crate) use generate::{ChatArgs, GenerateArgs, OnOff, PromptArgs, SamplingArgs, StopArgs};
 pub(crate) use score::ScoreArgs;
 pub(crate) use small::{CompletionsArgs, DoctorArgs, InspectArgs, ManArgs};
 
@@ -36,6 +38,8 @@ pub(crate) enum Command {
     Score(Box<ScoreArgs>),
     /// Measure prefill and decode speed, policies interleaved in one run
     Bench(Box<BenchArgs>),
+    /// Answer a set of problems under policies and budgets, grade the answers, and report accuracy and length
+    Eval(Box<EvalArgs>),
     /// What a model is made of and what the attention settings make each layer do
     Inspect(InspectArgs),
     /// Check this machine: CPU, memory bandwidth, GPU, cache, and the embedded model's answer to a problem

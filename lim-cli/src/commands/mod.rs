@@ -3,6 +3,7 @@
 mod bench;
 mod completions;
 mod doctor;
+mod eval;
 mod generate;
 mod inspect;
 mod man;
@@ -17,6 +18,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Generate(args) => generate::run(*args),
         Command::Score(args) => score::run(*args),
         Command::Bench(args) => bench::run(*args),
+        Command::Eval(args) => eval::run(*args),
         Command::Inspect(args) => inspect::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Completions(args) => completions::run(&args),

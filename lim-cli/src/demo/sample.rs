@@ -1,6 +1,7 @@
 //! Sample problems of about a thousand characters of working, none of which the model has seen in training.
 
 use super::{Line, Problem};
+use crate::random::Random;
 
 impl Problem {
     /// The problem of a seed: the three tasks take turns.
@@ -76,41 +77,6 @@ fn prog(random: &mut Random) -> Problem {
     };
     let lines: Vec<Line> = ('A'..).take(random.between(4, 6)).map(|label| line(label, random)).collect();
     Problem::Prog { start, rounds: random.between(8, 12), lines }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number from `low` to `high`, both included.
-    fn between(&mut self, low: usize, high: usize) -> usize {
-        low + (self.next() % (high - low + 1) as u64) as usize
-    }
-
-    fn one_of(&mut self, from: &[char]) -> char {
-        from[self.between(0, from.len() - 1)]
-    }
-
-    fn shuffle(&mut self, items: &mut [char]) {
-        for i in (1..items.len()).rev() {
-            items.swap(i, self.between(0, i));
-        }
-    }
-
-    /// Distinct letters.
-    fn letters(&mut self, count: usize) -> Vec<char> {
-        let mut all: Vec<char> = ('a'..='z').collect();
-        self.shuffle(&mut all);
-        all.truncate(count);
-        all
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Which tests run, and under which attention.
 
-use lim_select::{Attention, Knob, Policy, Settings};
+use lim_select::{Attention, Policy, Settings};
 
 use crate::args::BenchArgs;
 use crate::error::{Error, Result};
@@ -110,52 +110,16 @@ pub(super) fn attentions(args: &BenchArgs, opened: &Opened) -> Result<Vec<Attent
     {
         return Err(Error::usage(format!("--attention names {twice} twice")));
     }
-    let settings = |&policy: &Policy| match refused_by_all(&asked, policies) {
+    let settings = |&policy: &Policy| match policy::refused_by_all(&asked, policies) {
         true => Settings { policy: Some(policy), ..asked.clone() },
-        false => applicable(&asked, policy),
+        false => policy::applicable(&asked, policy),
     };
     policies.iter().map(|p| opened.attention(&settings(p), args.model.page_size)).collect()
-}
-
-/// Whether some setting was asked for that none of `policies` has.
-fn refused_by_all(asked: &Settings, policies: &[Policy]) -> bool {
-    let mut taken = Settings::default();
-    for &policy in policies {
-        let Settings { token_budget, recent_ratio, sinks, layers, .. } = applicable(asked, policy);
-        taken.token_budget = taken.token_budget.or(token_budget);
-        taken.recent_ratio = taken.recent_ratio.or(recent_ratio);
-        taken.sinks = taken.sinks.or(sinks);
-        taken.layers = taken.layers.or(layers);
-    }
-    taken != *asked
-}
-
-/// What of `asked` the policy has.
-fn applicable(asked: &Settings, policy: Policy) -> Settings {
-    let Some(rule) = policy.rule().select else {
-        return Settings { policy: Some(policy), ..Settings::default() };
-    };
-    Settings {
-        policy: Some(policy),
-        recent_ratio: asked.recent_ratio.filter(|_| matches!(rule.recent_ratio, Knob::Default(_))),
-        sinks: asked.sinks.filter(|_| matches!(rule.sinks, Knob::Default(_))),
-        ..asked.clone()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_setting_counts_for_the_policies_that_have_it() {
-        let asked = Settings { sinks: Some(2), recent_ratio: Some(0.5), ..Settings::default() };
-        assert!(!refused_by_all(&asked, &[Policy::Full, Policy::Lim]));
-        assert!(refused_by_all(&asked, &[Policy::Full, Policy::Streaming]));
-        let streaming = applicable(&asked, Policy::Streaming);
-        assert_eq!((streaming.sinks, streaming.recent_ratio), (Some(2), None));
-        assert_eq!(applicable(&asked, Policy::Full).sinks, None);
-    }
 
     #[test]
     fn lengths_count_what_is_cached() {

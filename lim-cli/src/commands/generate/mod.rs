@@ -1,6 +1,6 @@
 //! `generate`: continues a prompt, streaming, and reports what it took.
 
-mod options;
+pub(super) mod options;
 mod show;
 
 use std::sync::atomic::Ordering;
@@ -32,7 +32,8 @@ pub(super) fn run(args: GenerateArgs) -> Result<()> {
     let attention = opened.attention(&flags, args.model.page_size)?;
     let text = opened.text()?;
     let prompt = prompt::for_generate(&args, &opened, &text)?;
-    let sampling = options::sampling(&args, &opened, &text.generation, prompt.ids.len())?;
+    let sampling =
+        options::sampling(&args.sampling, &args.stop, &opened, &text.generation, prompt.ids.len())?;
     let options = options::options(&args, &text, &prompt, &sampling)?;
 
     console.item("model", opened.describe());

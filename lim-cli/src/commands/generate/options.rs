@@ -3,7 +3,7 @@
 use lim_kernels::SampleParams;
 use lim_model::{GenerateOptions, GenerationConfig, Origin, SamplingSettings};
 
-use crate::args::GenerateArgs;
+use crate::args::{ChatArgs, GenerateArgs, SamplingArgs, StopArgs};
 use crate::error::{Error, Result};
 use crate::open::{Opened, Text};
 use crate::output::Sampling;
@@ -19,8 +19,9 @@ const MAX_NEW_TOKENS: usize = 32_768;
 ///
 /// # Errors
 /// When the prompt leaves no room for `--max-new-tokens` in the model's context.
-pub(super) fn sampling(
-    args: &GenerateArgs,
+pub(in crate::commands) fn sampling(
+    flags: &SamplingArgs,
+    stop: &StopArgs,
     opened: &Opened,
     generation: &GenerationConfig,
     prompt: usize,
@@ -30,15 +31,14 @@ pub(super) fn sampling(
     let Some(room) = (context + 1).checked_sub(prompt).filter(|&room| room > 0) else {
         return Err(Error::usage(format!("the prompt has {prompt} tokens, the model's context {context}")));
     };
-    let asked = args.stop.max_new_tokens.map(|n| n.get());
+    let asked = stop.max_new_tokens.map(|n| n.get());
     if let Some(asked) = asked.filter(|&n| n > room) {
         return Err(Error::usage(format!(
             "--max-new-tokens {asked} does not fit: the model's context has {context} positions, the prompt takes \
              {prompt}; at most {room}"
         )));
     }
-    lim_model::StopStrings::new(&args.stop.stop).map_err(|e| Error::Usage(format!("--stop: {e}")))?;
-    let flags = &args.sampling;
+    lim_model::StopStrings::new(&stop.stop).map_err(|e| Error::Usage(format!("--stop: {e}")))?;
     let given = SamplingSettings {
         temperature: flags.temperature,
         top_k: flags.top_k,
@@ -65,8 +65,8 @@ pub(super) fn sampling(
         seed: params.seed,
         samples: flags.samples.get(),
         max_new_tokens: asked.or(generation.max_new_tokens).unwrap_or(MAX_NEW_TOKENS).min(room),
-        stop: args.stop.stop.clone(),
-        ignore_eos: args.stop.ignore_eos,
+        stop: stop.stop.clone(),
+        ignore_eos: stop.ignore_eos,
         from_model: from_model.map(|(name, _)| name).collect(),
     })
 }
@@ -81,6 +81,33 @@ fn as_flag(error: lim_model::Error) -> Error {
     }
 }
 
+/// How the engine draws.
+pub(in crate::commands) fn params(sampling: &Sampling) -> SampleParams {
+    SampleParams {
+        temperature: sampling.temperature,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+        repetition_penalty: sampling.repetition_penalty,
+        presence_penalty: sampling.presence_penalty,
+        frequency_penalty: sampling.frequency_penalty,
+        seed: sampling.seed,
+    }
+}
+
+/// `--thinking-budget`.
+///
+/// # Errors
+/// When it is asked of a model that has no token to end thinking with.
+pub(in crate::commands) fn thinking_budget(chat: &ChatArgs, text: &Text) -> Result<Option<usize>> {
+    if chat.thinking_budget.is_some() && text.tokenizer.token_id(END_OF_THINKING).is_none() {
+        return Err(Error::usage(format!(
+            "--thinking-budget needs a model with a token {END_OF_THINKING}; this one has none: leave it out"
+        )));
+    }
+    Ok(chat.thinking_budget)
+}
+
 /// What the engine is asked for.
 ///
 /// # Errors
@@ -91,25 +118,11 @@ pub(super) fn options(
     prompt: &Prompt,
     sampling: &Sampling,
 ) -> Result<GenerateOptions> {
-    let thinking_budget = args.chat.thinking_budget;
-    if thinking_budget.is_some() && text.tokenizer.token_id(END_OF_THINKING).is_none() {
-        return Err(Error::usage(format!(
-            "--thinking-budget needs a model with a token {END_OF_THINKING}; this one has none: leave it out"
-        )));
-    }
+    let thinking_budget = thinking_budget(&args.chat, text)?;
     Ok(GenerateOptions {
         prompt: prompt.ids.clone(),
         samples: sampling.samples,
-        params: SampleParams {
-            temperature: sampling.temperature,
-            top_k: sampling.top_k,
-            top_p: sampling.top_p,
-            min_p: sampling.min_p,
-            repetition_penalty: sampling.repetition_penalty,
-            presence_penalty: sampling.presence_penalty,
-            frequency_penalty: sampling.frequency_penalty,
-            seed: sampling.seed,
-        },
+        params: params(sampling),
         max_new_tokens: sampling.max_new_tokens,
         stop: sampling.stop.clone(),
         eos: if sampling.ignore_eos { Vec::new() } else { text.end_ids.clone() },
