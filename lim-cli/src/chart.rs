@@ -29,6 +29,8 @@ pub(crate) struct Panel {
     pub(crate) subtitle: String,
     pub(crate) x_label: &'static str,
     pub(crate) y_label: &'static str,
+    /// What x spans at least.
+    pub(crate) x_range: Option<[f64; 2]>,
     /// Where y ends at least.
     pub(crate) y_max: f64,
     pub(crate) lines: Vec<Line>,
@@ -74,7 +76,9 @@ pub(crate) fn svg(panels: &[Panel]) -> String {
 
 impl Panel {
     fn draw(&self, out: &mut String) {
-        let axes = Axes::of(self.lines.iter().flat_map(|line| &line.points), self.y_max);
+        let points = self.lines.iter().flat_map(|line| line.points.iter().copied());
+        let ends = self.x_range.into_iter().flatten().map(|x| Point { x, y: 0.0, error: 0.0 });
+        let axes = Axes::of(points.chain(ends), self.y_max);
         let (title, subtitle) = (escaped(&self.title), escaped(&self.subtitle));
         let _ = write!(
             out,
@@ -82,8 +86,10 @@ impl Panel {
              <text x=\"{LEFT}\" y=\"44\">{subtitle}</text>\n"
         );
         axes.draw(out, self.x_label, self.y_label);
-        for line in self.lines.iter().filter(|line| !line.points.is_empty()) {
-            axes.line(out, line);
+        // Dashed lines last: through their gaps what they cover is seen.
+        for dashed in [false, true] {
+            let shown = |line: &&Line| line.dashed == dashed && !line.points.is_empty();
+            self.lines.iter().filter(shown).for_each(|line| axes.line(out, line));
         }
         let keyed = self.lines.iter().filter_map(|line| Some((line, line.name.as_deref()?)));
         for (index, (line, name)) in keyed.enumerate() {
@@ -122,7 +128,7 @@ struct Axes {
 }
 
 impl Axes {
-    fn of<'a>(points: impl Iterator<Item = &'a Point>, least: f64) -> Axes {
+    fn of(points: impl Iterator<Item = Point>, least: f64) -> Axes {
         let (mut first, mut last, mut top) = (f64::INFINITY, 0.0f64, least.max(f64::MIN_POSITIVE));
         for point in points {
             first = first.min(point.x);
@@ -225,12 +231,12 @@ mod tests {
 
     #[test]
     fn points_lie_where_the_axes_say() {
-        let axes = Axes::of([point(64.0, 1.0), point(16384.0, 9.0)].iter(), 0.0);
+        let axes = Axes::of([point(64.0, 1.0), point(16384.0, 9.0)].into_iter(), 0.0);
         assert_eq!((axes.log, axes.top, axes.step), ([6.0, 14.0], 10.0, 2.0));
         assert_eq!((axes.x(64.0), axes.x(16384.0)), (LEFT, WIDTH - RIGHT));
         assert_eq!((axes.y(0.0), axes.y(10.0)), (HEIGHT - BOTTOM, TOP));
         assert!((axes.x(1024.0) - (LEFT + WIDTH - RIGHT) / 2.0).abs() < 1e-9);
-        assert_eq!(Axes::of([].iter(), 100.0).top, 100.0);
+        assert_eq!(Axes::of([].into_iter(), 100.0).top, 100.0);
     }
 
     #[test]

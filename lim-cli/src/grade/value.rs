@@ -109,7 +109,8 @@ fn right_side(text: &str) -> &str {
 fn bracketed(text: &str) -> Option<([char; 2], &str)> {
     let mut chars = text.chars();
     let brackets = [chars.next()?, chars.next_back()?];
-    (matches!(brackets[0], '(' | '[') && matches!(brackets[1], ')' | ']')).then(|| (brackets, chars.as_str()))
+    (matches!(brackets[0], '(' | '[') && matches!(brackets[1], ')' | ']'))
+        .then_some((brackets, chars.as_str()))
 }
 
 /// Cuts at separators outside of all brackets. A text that begins or ends with one is not cut.

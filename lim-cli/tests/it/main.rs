@@ -5,6 +5,7 @@ mod bench;
 mod channels;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod eval;
 mod generate;
 mod models;
 mod run;

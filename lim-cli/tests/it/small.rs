@@ -39,7 +39,14 @@ fn manual_pages() {
     assert!(page.contains(".TH lim-cli 1"), "{page}");
     let dir = tempfile::tempdir().expect("a directory");
     lim(&["man", "--dir", dir.path().to_str().expect("UTF-8")]).ok();
-    for name in ["lim-cli.1", "lim-cli-generate.1", "lim-cli-score.1", "lim-cli-bench.1", "lim-cli-man.1"] {
+    for name in [
+        "lim-cli.1",
+        "lim-cli-generate.1",
+        "lim-cli-score.1",
+        "lim-cli-bench.1",
+        "lim-cli-eval.1",
+        "lim-cli-man.1",
+    ] {
         let page = std::fs::read_to_string(dir.path().join(name)).expect(name);
         assert!(page.contains(".TH"), "{name}");
     }

@@ -111,6 +111,6 @@ fn bench_without_a_test() {
 #[test]
 fn commands_that_do_not_exist() {
     refused(&[], &["Usage"]);
-    refused(&["evaluate"], &["unrecognized subcommand"]);
+    refused(&["evaluating"], &["unrecognized subcommand"]);
     refused(&["generate", "--attention", "lime"], &["'lim'"]);
 }

@@ -23,6 +23,7 @@ pub(super) fn svg(report: &Report) -> Option<String> {
             ),
             x_label: "cached tokens a sequence (1k = 1024, log scale)",
             y_label: "time of a decode step (ms)",
+            x_range: None,
             y_max: 0.0,
             lines: lines(&rows),
         }

@@ -41,15 +41,20 @@ impl Config<'_> {
             "page_size": self.page_size.tokens(),
             "problems": {"source": self.source, "count": self.problems, "prompts": self.form,
                          "checksum": format!("{:016x}", self.checksum)},
-            "sampling": {"samples": s.samples, "temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p,
-                         "min_p": s.min_p, "repetition_penalty": s.repetition_penalty,
-                         "presence_penalty": s.presence_penalty, "frequency_penalty": s.frequency_penalty,
+            "sampling": {"samples": s.samples, "temperature": plain(s.temperature), "top_k": s.top_k, "top_p": plain(s.top_p),
+                         "min_p": plain(s.min_p), "repetition_penalty": plain(s.repetition_penalty),
+                         "presence_penalty": plain(s.presence_penalty), "frequency_penalty": plain(s.frequency_penalty),
                          "seed": s.seed, "max_new_tokens": s.max_new_tokens, "stop": s.stop,
                          "ignore_eos": s.ignore_eos, "thinking_budget": self.thinking_budget},
             "text": self.text,
             "settings": self.settings.iter().map(setting).collect::<Vec<_>>(),
         })
     }
+}
+
+/// A number as it was written: 0.9, not the binary fraction nearest to it.
+fn plain(number: f32) -> Value {
+    serde_json::from_str(&number.to_string()).unwrap_or(Value::Null)
 }
 
 /// FNV-1a (Fowler, Noll, Vo) of `parts`, each with its length.

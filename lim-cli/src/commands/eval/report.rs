@@ -67,12 +67,8 @@ impl Report {
     /// report.md.
     pub(super) fn markdown(&self, plots: &[&str]) -> String {
         let mut out = format!("# {}, {}, {}\n\n", self.model, self.dtype, self.device);
-        let samples = match self.sampling.samples {
-            1 => "one sample each".to_owned(),
-            n => format!("{n} samples each"),
-        };
         // Writing to a String cannot fail.
-        let _ = writeln!(out, "{}, {samples}; {}.\n", self.problems, crate::report::sampling(&self.sampling));
+        let _ = writeln!(out, "{}; {}.\n", self.problems, crate::report::sampling(&self.sampling));
         out.push_str(&self.table());
         out.push_str(
             "\npass@1: right answers of a problem's samples, mean over problems ± standard error; what is not graded \
@@ -102,9 +98,9 @@ impl Report {
             self.settings.iter().filter_map(|s| s.attention.token_budget).map(|k| k as f64).collect();
         let (first, last) =
             (budgets.iter().copied().reduce(f64::min)?, budgets.iter().copied().reduce(f64::max)?);
-        // The powers of two that the axis will end at.
-        let from = first.log2().floor();
-        let ends = [from, last.log2().ceil().max(from + 1.0)].map(f64::exp2);
+        // The axis ends at the next powers of two, so that no point lies on the frame.
+        let range = [first / 1.01, last * 1.01];
+        let ends = [range[0].log2().floor().exp2(), range[1].log2().ceil().exp2()];
 
         let mut groups: Vec<Option<&str>> = Vec::new();
         for row in &self.rows {
@@ -146,6 +142,7 @@ impl Report {
                 subtitle: group.map_or_else(|| self.problems.clone(), str::to_owned),
                 x_label: "token budget (log scale)",
                 y_label,
+                x_range: Some(range),
                 y_max,
                 lines,
             }
@@ -166,4 +163,90 @@ fn pass(row: &Row) -> String {
 
 fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use lim_select::Policy;
+
+    use super::*;
+
+    fn report(budgets: &[Option<usize>], groups: &[Option<&str>]) -> Report {
+        let described = |&token_budget: &Option<usize>| {
+            let policy = if token_budget.is_some() { Policy::Lim } else { Policy::Full };
+            let attention = Attention {
+                policy,
+                token_budget,
+                recent_ratio: None,
+                sinks: None,
+                dense_layers: Vec::new(),
+                select_layers: Vec::new(),
+            };
+            let setting = format!("{policy}:{token_budget:?}");
+            Described { setting, attention, series: policy.to_string(), words: String::new() }
+        };
+        let settings: Vec<Described> = budgets.iter().map(described).collect();
+        let row = |setting: &Described, group: Option<&str>| Row {
+            setting: setting.setting.clone(),
+            group: group.map(str::to_owned),
+            problems: 4,
+            samples: 4,
+            pass_at_1: 0.75,
+            pass_at_1_se: Some(0.25),
+            majority: None,
+            mean_tokens: 12.4,
+            p95_tokens: 20,
+            truncated: 0.25,
+            ungraded: 0.0,
+            mean_context_tokens: Some(100.4),
+            mean_attended_tokens: Some(64.0),
+        };
+        let rows = settings.iter().flat_map(|s| groups.iter().map(move |g| row(s, *g))).collect();
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+            samples: 1,
+            max_new_tokens: 8,
+            stop: Vec::new(),
+            ignore_eos: false,
+            from_model: Vec::new(),
+        };
+        let (model, device, problems) = ("m".to_owned(), "cpu".to_owned(), "4 problems".to_owned());
+        Report { model, device, dtype: "bf16", problems, sampling, settings, rows }
+    }
+
+    #[test]
+    fn tables_have_as_many_cells_in_every_line() {
+        let text = report(&[None, Some(64)], &[None, Some("a|b")]).table();
+        let cells: Vec<usize> = text.lines().map(|l| l.replace("\\|", "").matches(" | ").count()).collect();
+        assert_eq!(cells, [8; 6], "{text}");
+        assert!(text.contains("| all | 4 | 75.0 ± 25.0% | 12 | 20 | 25.0% | 0.0% | 64 of 100 |"), "{text}");
+        assert!(!report(&[None], &[None]).table().contains("task"));
+    }
+
+    #[test]
+    fn plots_have_a_panel_a_task_and_a_line_a_series() {
+        let report = report(&[None, Some(128), Some(64)], &[None, Some("a")]);
+        let [accuracy, length] = report.plots().expect("budgets");
+        for plot in [&accuracy, &length] {
+            assert_eq!((plot.matches("<g ").count(), plot.matches("<polyline ").count()), (2, 4));
+            assert_eq!(plot.matches("<circle ").count(), 2 * 2, "full is a line without marks");
+            assert!(!plot.contains("NaN") && !plot.contains("inf"), "{plot}");
+        }
+        assert!(accuracy.contains("right answers (%)") && length.contains("tokens of an answer"));
+        assert!(super::tests::report(&[None], &[None]).plots().is_none());
+    }
+
+    #[test]
+    fn markdown_shows_the_plots_it_has() {
+        let text = report(&[Some(64)], &[None]).markdown(&["accuracy.svg"]);
+        assert!(text.starts_with("# m, bf16, cpu\n\n4 problems; greedy, at most 8 new tokens.\n"), "{text}");
+        assert!(text.ends_with("![accuracy.svg](accuracy.svg)\n"), "{text}");
+    }
 }
