@@ -36,8 +36,7 @@ impl Config<'_> {
         json!({
             "model": {"name": opened.name, "family": opened.config.family.name(),
                       "parameters": opened.config.parameters(), "dtype": opened.dtype.name()},
-            // The number of threads changes nothing.
-            "device": self.device.split(" (").next(),
+            "device": without_threads(self.device),
             "page_size": self.page_size.tokens(),
             "problems": {"source": self.source, "count": self.problems, "prompts": self.form,
                          "checksum": format!("{:016x}", self.checksum)},
@@ -50,6 +49,13 @@ impl Config<'_> {
             "settings": self.settings.iter().map(setting).collect::<Vec<_>>(),
         })
     }
+}
+
+/// The number of threads changes no result.
+fn without_threads(device: &str) -> String {
+    let Some((name, rest)) = device.split_once(" (") else { return device.to_owned() };
+    let parts: Vec<&str> = rest.split(", ").filter(|part| !part.contains("thread")).collect();
+    format!("{name} ({}", parts.join(", "))
 }
 
 /// A number as it was written: 0.9, not the binary fraction nearest to it.
@@ -124,6 +130,12 @@ mod tests {
             ]
         );
         assert!(differences(&there, &there).is_empty());
+    }
+
+    #[test]
+    fn devices_are_the_same_with_any_number_of_threads() {
+        assert_eq!(without_threads("cpu (2 threads, avx2)"), "cpu (avx2)");
+        assert_eq!(without_threads("cuda:0 (NVIDIA H200)"), "cuda:0 (NVIDIA H200)");
     }
 
     #[test]
