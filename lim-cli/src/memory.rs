@@ -56,14 +56,40 @@ impl Room<'_> {
             }
             .into());
         }
-        if pages < sizes.pages {
-            let [held, asked] = [pages, sizes.pages].map(|pages| pages * sizes.page_size.tokens());
-            console.note(format_args!(
-                "note: the KV cache holds {held} tokens, not {asked}: where it is full, samples wait and are recomputed"
-            ));
-        }
-        Ok(EngineOptions { pages, ..sizes })
+        Ok(cut(console, sizes, pages))
     }
+}
+
+/// `sizes` with so many pages, and a word to the user where they are fewer.
+fn cut(console: Console, sizes: EngineOptions, pages: usize) -> EngineOptions {
+    if pages < sizes.pages {
+        let [held, asked] = [pages, sizes.pages].map(|pages| pages * sizes.page_size.tokens());
+        console.note(format_args!(
+            "note: the KV cache holds {held} tokens, not {asked}: where it is full, samples wait and are recomputed"
+        ));
+    }
+    EngineOptions { pages, ..sizes }
+}
+
+/// Cuts the pages of `sizes` to what `free` bytes of the system's memory hold, a quarter left to others; `least` pages stay.
+pub(crate) fn within(
+    console: Console,
+    demand: &Demand<'_>,
+    sizes: EngineOptions,
+    free: u64,
+    least: usize,
+) -> EngineOptions {
+    let page = demand.token(sizes.kv_dtype) * sizes.page_size.tokens() as u64;
+    let fits = usize::try_from(free / 4 * 3 / page.max(1)).unwrap_or(usize::MAX);
+    cut(console, sizes, sizes.pages.min(fits.max(least)))
+}
+
+/// A field of /proc/meminfo in bytes, where the system has that.
+pub(crate) fn system(field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }
 
 /// Tells what to change where `result` is that a device's memory does not hold what was asked for.
@@ -100,6 +126,17 @@ mod tests {
         let some = fit(26 << 30, 4, 32768).expect("room for one");
         assert!((2048..4 * 2048).contains(&some.pages), "{}", some.pages);
         assert_eq!(some.capacity, all.capacity);
+    }
+
+    #[test]
+    fn system_memory_bounds_pages_but_for_the_least() {
+        let config = Config::preset("qwen3-8b").expect("a preset");
+        let demand = Demand { config: &config, dtype: DType::BF16, attentions: &[] };
+        let sizes = EngineOptions { kv_dtype: DType::BF16, ..EngineOptions::new(16, 32768) };
+        let pages = |free| within(Console::new(true), &demand, sizes, free, 2048).pages;
+        // 144 KiB a token, 16 tokens a page.
+        assert_eq!(pages(12 << 30), (9 << 30) / (144 * 1024 * 16));
+        assert_eq!((pages(1 << 40), pages(1 << 30)), (16 * 2048, 2048));
     }
 
     #[test]

@@ -97,12 +97,7 @@ fn features() -> Vec<&'static str> {
 
 /// Total and available memory, where the system says so.
 fn memory() -> String {
-    let Ok(text) = std::fs::read_to_string("/proc/meminfo") else { return "unknown on this system".into() };
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let kib: u64 = line.trim_start_matches(':').trim().strip_suffix(" kB")?.trim().parse().ok()?;
-        Some(report::bytes(kib * 1024))
-    };
+    let field = |name: &str| crate::memory::system(name).map(report::bytes);
     match (field("MemTotal"), field("MemAvailable")) {
         (Some(total), Some(free)) => format!("{total}, {free} available"),
         _ => "unknown on this system".into(),

@@ -50,6 +50,12 @@ fn values(answer: &Value, reference: &Value) -> Grade {
         | (Value::Set { items, .. } | Value::Sequence { items, .. }, one @ Value::Scalar(_)) => {
             match (answer, reference, &items[..]) {
                 (Value::Set { .. }, _, [item]) | (_, Value::Set { .. }, [item]) => values(item, one),
+                // "1/2, that is 0.5" has but one thing in it.
+                (Value::Set { .. }, _, [first, ..]) | (_, Value::Set { .. }, [first, ..])
+                    if items.iter().all(|item| values(item, first) == Correct) =>
+                {
+                    values(first, one)
+                }
                 _ => differing_counts(items, std::slice::from_ref(one)),
             }
         }

@@ -94,9 +94,9 @@ pub(super) fn last_number(text: &str) -> Option<String> {
     if text[..begin].ends_with('.') {
         begin -= 1;
     }
-    let before = text[..begin].strip_suffix('-');
-    if before.is_some_and(|b| !b.ends_with(|c: char| c.is_alphanumeric() || c == ')')) {
-        begin -= 1;
+    let minus = ["-", "−"].into_iter().find(|minus| text[..begin].ends_with(minus)).unwrap_or("");
+    if !text[..begin - minus.len()].ends_with(|c: char| c.is_alphanumeric() || c == ')') {
+        begin -= minus.len();
     }
     let percent =
         if text[last + 1..].starts_with('%') || text[last + 1..].starts_with("\\%") { "%" } else { "" };
@@ -122,10 +122,12 @@ pub(super) fn letter(answer: &str, options: usize) -> Option<char> {
         .unwrap_or(plain)
         .trim_start_matches('(');
     let mut chars = plain.chars();
-    let letter = chars.next().and_then(|c| option(c, options))?;
-    let rest = chars.as_str();
+    let first = chars.next()?;
+    let rest = chars.as_str().trim_end_matches(')');
+    // Alone a small letter will do.
+    let letter = option(if rest.is_empty() { first.to_ascii_uppercase() } else { first }, options)?;
     // The word "A", as in "A proton", is no letter.
-    (rest.is_empty() || rest.starts_with([')', '.', ':', ','])).then_some(letter)
+    (rest.is_empty() || chars.as_str().starts_with([')', '.', ':', ','])).then_some(letter)
 }
 
 fn option(c: char, options: usize) -> Option<char> {

@@ -28,6 +28,7 @@ const EXTRACTION: &[Row] = &[
     ("answer = -3", "-3", Correct),
     ("We count 12, then 13.", "13", Correct),
     ("It falls by -4 degrees", "-4", Correct),
+    ("It falls by −4 degrees", "-4", Correct),
     ("which is 7-4", "4", Correct),
     ("in all 1,234,567 people.", "1234567", Correct),
     ("about 12.5%", "12.5", Correct),
@@ -142,6 +143,13 @@ const STRUCTURE: &[Row] = &[
     ("1 \\pm \\sqrt{5}", "1 \\pm \\sqrt{7}", Ungraded),
     ("1,234", "1, 234", Correct),
     ("5", "1, 2", Wrong),
+    ("1/2, 0.5", "\\frac12", Correct),
+    ("x \\in [1, 2]", "[1,2]", Correct),
+    ("x = 2, y = 3", "(2, 3)", Correct),
+    ("(1, 2), (3, 4)", "(3,4), (1,2)", Correct),
+    ("(1, 2), (3, 4)", "(2,1), (3,4)", Wrong),
+    ("0.\\overline{3}", "1/3", Ungraded),
+    ("\\mathbb{R}", "(-\\infty, \\infty)", Ungraded),
     ("\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}", Correct),
 ];
 
@@ -202,7 +210,7 @@ fn options_are_letters() {
     for (text, answer, expected) in [
         ("\\boxed{B}", Some("B"), Correct),
         ("\\boxed{\\text{B}}", Some("B"), Correct),
-        ("\\boxed{(b)}", None, Wrong),
+        ("\\boxed{(b)}", Some("B"), Correct),
         ("The answer is (C).", Some("C"), Wrong),
         ("The answer is B. It is stable.", Some("B"), Correct),
         ("Answer: B) A proton", Some("B"), Correct),

@@ -93,8 +93,14 @@ fn value(text: &str, depth: usize) -> Value {
     Value::Scalar(scalar(text))
 }
 
-/// `5` of `x = 5` and `f(x) = 5`: the name is in the question. Other equations stay.
+/// `5` of `x = 5` and `f(x) = 5`, `[0,1]` of `x \in [0,1]`: the name is in the question. Other equations stay.
 fn right_side(text: &str) -> &str {
+    if let Some((left, right)) = text.split_once("\\in")
+        && left.trim().len() == 1
+        && !right.starts_with(|c: char| c.is_ascii_alphabetic())
+    {
+        return right.trim();
+    }
     let Some((left, right)) = text.split_once('=').filter(|(_, right)| !right.contains('=')) else {
         return text;
     };

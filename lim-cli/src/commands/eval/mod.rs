@@ -201,7 +201,7 @@ impl Eval {
         })
     }
 
-    /// Room for a batch of the longest answers. On a device with memory of its own, pages are cut to what fits.
+    /// Room for a batch of the longest answers; pages are cut to what fits into memory.
     fn sizes<B: Machine>(&self, backend: &B) -> Result<EngineOptions> {
         let Eval { run, args, console, opened, .. } = self;
         let longest = run.prompts.iter().map(Vec::len).max().unwrap_or(1);
@@ -217,10 +217,15 @@ impl Eval {
             prompts: PROMPTS,
             page_bounds: run.settings.iter().any(|s| s.attention.policy().needs_page_bounds()),
         };
-        let Some(free) = backend.free_memory()? else { return Ok(sizes) };
         let attentions: Vec<_> = run.settings.iter().map(|s| s.attention.clone()).collect();
+        let demand = opened.demand(&attentions);
+        let Some(free) = backend.free_memory()? else {
+            // A batch of long answers may be more than the machine has; few of them get that long.
+            let free = memory::system("MemAvailable");
+            return Ok(free.map_or(sizes, |free| memory::within(*console, &demand, sizes, free, pages)));
+        };
         let room = Room { device: &backend.device(), free };
-        room.fit(*console, &opened.demand(&attentions), sizes, pages)
+        room.fit(*console, &demand, sizes, pages)
     }
 }
 
