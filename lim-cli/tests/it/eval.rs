@@ -129,13 +129,14 @@ fn a_killed_run_goes_on_byte_for_byte() {
     assert!(left.iter().filter(|&&b| b == b'\n').count() < 24, "killed too late");
     // As if the kill had come in the middle of a write.
     fs::write(&results, &left[..left.len() - 7]).expect("written");
-    kill_after(&again, killed.path(), 17);
+    kill_after(&again, killed.path(), 13);
     assert_eq!(lim(&again).ok(), table);
 
     for name in ["results.jsonl", "counts.jsonl", "report.md", "accuracy.svg", "length.svg", "run.json"] {
         let [a, b] = [&whole, &killed].map(|dir| fs::read(dir.path().join(name)).expect(name));
         assert!(a == b, "{name} differs:\n{}\n{}", String::from_utf8_lossy(&a), String::from_utf8_lossy(&b));
     }
+    assert!(!killed.path().join("early.jsonl").exists());
     let text = fs::read_to_string(&results).expect("results");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines.len(), 2 * 6 * 2);

@@ -124,31 +124,36 @@ impl Job for Eval {
         let config = self.config(&device);
         let Eval { run, args, console, interrupt, opened, .. } = &self;
         let out = args.out.as_deref();
-        let (mut store, mut outcomes) = Store::open(out, &config, |at, record| run.is_at(at, record))?;
-        if !outcomes.is_empty() {
-            console.item("resuming", format_args!("{} of {} answers are there", outcomes.len(), run.len()));
+        let mut store = Store::open(out, &config, |at, record| run.is_at(at, record))?;
+        if store.len() > 0 {
+            console.item("resuming", format_args!("{} of {} answers are there", store.len(), run.len()));
         }
-        if outcomes.len() < run.len() {
+        if store.len() < run.len() {
             let recipe = self.recipe()?;
             let sizes = self.sizes(&backend)?;
             let model = opened.load(&mut backend, sizes.capacity.tokens, *console)?;
             let mut engine = Engine::new(backend, model, run.settings[0].attention.clone(), sizes)?;
             let bar = console.bar("answers", run.len() as u64);
             for (index, setting) in run.settings.iter().enumerate() {
-                let done = outcomes.len().saturating_sub(index * run.per_setting());
-                let mut keep = |outcome: Outcome| {
-                    store.append(&outcome)?;
-                    outcomes.push(outcome);
-                    bar.set_position(outcomes.len() as u64);
-                    Ok(())
-                };
-                let solved =
-                    solve::solve(&mut engine, &recipe, setting, run.tasks().skip(done), interrupt, &mut keep);
+                let missing: Vec<Task<'_>> =
+                    run.tasks(index).filter(|task| !store.has(task.position)).collect();
+                let solved = solve::solve(
+                    &mut engine,
+                    &recipe,
+                    setting,
+                    missing.into_iter(),
+                    interrupt,
+                    |position, outcome| {
+                        store.put(position, outcome)?;
+                        bar.set_position(store.len() as u64);
+                        Ok(())
+                    },
+                );
                 if let (Err(Error::Interrupted), Some(dir)) = (&solved, out) {
                     bar.finish_and_clear();
                     console.note(format_args!(
                         "{} of {} answers are in {}; the same command goes on from there",
-                        outcomes.len(),
+                        store.len(),
                         run.len(),
                         dir.display()
                     ));
@@ -159,7 +164,7 @@ impl Job for Eval {
             let timing = engine.usage()?.timing();
             console.item("decode", format_args!("{:.1} tokens/s", timing.decode_tokens_per_s));
         }
-        Ok(run.report(opened, device, &outcomes))
+        Ok(run.report(opened, device, &store.tidy()?))
     }
 }
 
@@ -239,13 +244,20 @@ impl Run {
         self.set.problems.len() * self.sampling.samples
     }
 
-    /// One setting's answers in order.
-    fn tasks(&self) -> impl Iterator<Item = Task<'_>> {
+    /// The answers of a setting, by its index, in order.
+    fn tasks(&self, setting: usize) -> impl Iterator<Item = Task<'_>> {
         let problems = self.set.problems.iter().zip(&self.prompts).enumerate();
-        problems.flat_map(|(index, (problem, prompt))| {
+        problems.flat_map(move |(index, (problem, prompt))| {
             // Draws that have nothing to do with those of other problems.
             let seed = sample_seed(self.sampling.seed, index);
-            let task = move |sample| Task { problem, prompt, sample, seed: sample_seed(seed, sample) };
+            let first = setting * self.per_setting() + index * self.sampling.samples;
+            let task = move |sample| Task {
+                position: first + sample,
+                problem,
+                prompt,
+                sample,
+                seed: sample_seed(seed, sample),
+            };
             (0..self.sampling.samples).map(task)
         })
     }

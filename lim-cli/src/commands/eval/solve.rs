@@ -1,6 +1,6 @@
 //! Answers problems on one engine, as many at a time as it has room for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use lim_kernels::{Backend, SampleParams};
 use lim_model::{
@@ -33,6 +33,8 @@ pub(super) struct Recipe<'a> {
 /// One answer to be given.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Task<'a> {
+    /// In the order of all answers.
+    pub(super) position: usize,
     pub(super) problem: &'a Problem,
     pub(super) prompt: &'a [u32],
     pub(super) sample: usize,
@@ -41,8 +43,6 @@ pub(super) struct Task<'a> {
 
 /// An answer on its way.
 struct Live<'a> {
-    /// Place in the order of tasks.
-    place: usize,
     task: Task<'a>,
     stream: TextStream<'a>,
     stops: StopStrings,
@@ -53,33 +53,29 @@ struct Live<'a> {
     share: Share,
 }
 
-/// Solves `tasks` under `setting`. `done` gets the outcomes in the order of the tasks: one that is finished before its
-/// turn waits.
+/// Solves `tasks` under `setting`. `done` gets each outcome with its task's position, as they are finished.
 ///
 /// # Errors
-/// When the engine or `done` fails, or the user interrupts; outcomes whose turn had not come are lost then.
+/// When the engine or `done` fails, or the user interrupts.
 pub(super) fn solve<'a, B: Backend>(
     engine: &mut Engine<B>,
     recipe: &'a Recipe<'a>,
     setting: &Setting,
-    tasks: impl Iterator<Item = Task<'a>>,
+    mut tasks: impl Iterator<Item = Task<'a>>,
     interrupt: &Interrupt,
-    mut done: impl FnMut(Outcome) -> Result<()>,
+    mut done: impl FnMut(usize, Outcome) -> Result<()>,
 ) -> Result<()> {
     engine.set_attention(setting.attention.clone())?;
     let reads = Reads::new(&setting.attention, engine.options().page_size);
     let mut usage = engine.usage()?;
-    let mut tasks = tasks.enumerate();
     let mut live: HashMap<SeqId, Live<'a>> = HashMap::new();
-    let mut waiting: BTreeMap<usize, Outcome> = BTreeMap::new();
-    let mut turn = 0;
     let (mut events, mut ended) = (Vec::new(), Vec::new());
     loop {
         // One more than decode together, so that its prompt waits ready.
         while live.len() <= recipe.batch
-            && let Some((place, task)) = tasks.next()
+            && let Some(task) = tasks.next()
         {
-            live.insert(engine.add(recipe.request(&task))?[0], Live::new(recipe, place, task)?);
+            live.insert(engine.add(recipe.request(&task))?[0], Live::new(recipe, task)?);
         }
         if live.is_empty() {
             return Ok(());
@@ -115,12 +111,8 @@ pub(super) fn solve<'a, B: Backend>(
         usage = now;
         for (id, reason) in ended.drain(..) {
             if let Some(one) = live.remove(&id) {
-                waiting.insert(one.place, one.outcome(recipe, setting, &reads, reason)?);
+                done(one.task.position, one.outcome(recipe, setting, &reads, reason)?)?;
             }
-        }
-        while let Some(outcome) = waiting.remove(&turn) {
-            done(outcome)?;
-            turn += 1;
         }
     }
 }
@@ -137,10 +129,9 @@ impl Recipe<'_> {
 }
 
 impl<'a> Live<'a> {
-    fn new(recipe: &'a Recipe<'a>, place: usize, task: Task<'a>) -> Result<Self> {
+    fn new(recipe: &'a Recipe<'a>, task: Task<'a>) -> Result<Self> {
         let (stream, stops) = (recipe.tokenizer.stream(true), StopStrings::new(&recipe.stop)?);
         Ok(Live {
-            place,
             task,
             stream,
             stops,

@@ -1,28 +1,43 @@
 //! The directory of a run: results as they come, so that a run that was stopped goes on where they end.
 //!
 //! Lines are appended in a fixed order, each in one write. So the file of a run that was killed and went on is that of a run
-//! that was not, byte for byte.
+//! that was not, byte for byte. What is finished before its turn waits in a file of its own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::config;
 use super::record::{Count, Outcome, Record};
 use crate::error::{Error, Result};
 
-/// Where a run's lines go; nowhere without a directory.
+/// A run's outcomes by position, and the files they go to.
 pub(super) struct Store {
+    /// In order, from the first on.
+    outcomes: Vec<Outcome>,
+    /// Finished before their turn.
+    early: BTreeMap<usize, Outcome>,
+    /// None without a directory.
     files: Option<Files>,
 }
 
 struct Files {
     results: Log,
     counts: Log,
+    early: Log,
+}
+
+/// A line of early.jsonl.
+#[derive(Deserialize, Serialize)]
+struct Early {
+    position: usize,
+    record: Record,
+    count: Option<Count>,
 }
 
 /// A file of lines.
@@ -33,11 +48,11 @@ struct Log {
 
 const RESULTS: &str = "results.jsonl";
 const COUNTS: &str = "counts.jsonl";
+const EARLY: &str = "early.jsonl";
 const RUN: &str = "run.json";
 
 impl Store {
-    /// Opens `dir` for a run of `config`, or begins it; gives what is there already. `is_next` tells whether a record is
-    /// the one at a position.
+    /// Opens `dir` for a run of `config`, or begins it. `is_at` tells whether a record is the one at a position.
     ///
     /// # Errors
     /// When the directory belongs to another configuration, another process writes to it, or a line of it is damaged
@@ -45,43 +60,85 @@ impl Store {
     pub(super) fn open(
         dir: Option<&Path>,
         config: &Value,
-        is_next: impl Fn(usize, &Record) -> bool,
-    ) -> Result<(Self, Vec<Outcome>)> {
-        let Some(dir) = dir else { return Ok((Store { files: None }, Vec::new())) };
+        is_at: impl Fn(usize, &Record) -> bool,
+    ) -> Result<Self> {
+        let (mut outcomes, mut waiting) = (Vec::new(), BTreeMap::new());
+        let Some(dir) = dir else { return Ok(Store { outcomes, early: waiting, files: None }) };
         fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let (mut results, mut counts) = (Log::open(dir.join(RESULTS))?, Log::open(dir.join(COUNTS))?);
+        let mut results = Log::open(dir.join(RESULTS))?;
         begin(dir, config, &results)?;
+        let (mut counts, mut early) = (Log::open(dir.join(COUNTS))?, Log::open(dir.join(EARLY))?);
         let records: Vec<Record> = results.read()?;
-        for (position, record) in records.iter().enumerate() {
-            if !is_next(position, record) {
-                return Err(Error::Failed(format!(
-                    "{} line {}: {} of {} under {} is not what comes there; was the file edited?",
-                    results.path.display(),
-                    position + 1,
-                    record.sample,
-                    record.problem,
-                    record.setting
-                )));
+        let known: Vec<Option<Count>> = counts.read()?;
+        counts.cut(records.len())?;
+        for (position, record) in records.into_iter().enumerate() {
+            results.expect(position, is_at(position, &record), &record)?;
+            let count = known.get(position).copied().flatten();
+            if position >= known.len() {
+                counts.append(&count)?;
+            }
+            outcomes.push(Outcome { record, count });
+        }
+        for (line, Early { position, record, count }) in early.read()?.into_iter().enumerate() {
+            early.expect(line, is_at(position, &record), &record)?;
+            if position >= outcomes.len() {
+                waiting.insert(position, Outcome { record, count });
             }
         }
-        let mut known: Vec<Option<Count>> = counts.read()?;
-        counts.cut(records.len())?;
-        while known.len() < records.len() {
-            counts.append(&None::<Count>)?;
-            known.push(None);
-        }
-        let outcomes = records.into_iter().zip(known).map(|(record, count)| Outcome { record, count });
-        Ok((Store { files: Some(Files { results, counts }) }, outcomes.collect()))
+        let mut store = Store { outcomes, early: waiting, files: Some(Files { results, counts, early }) };
+        store.take_turns()?;
+        Ok(store)
     }
 
-    /// Writes a sample's lines. The counts go first: a count without a result is cut off later, and nothing is lost.
+    /// Outcomes in all.
+    pub(super) fn len(&self) -> usize {
+        self.outcomes.len() + self.early.len()
+    }
+
+    /// Whether the outcome at a position is there.
+    pub(super) fn has(&self, position: usize) -> bool {
+        position < self.outcomes.len() || self.early.contains_key(&position)
+    }
+
+    /// Keeps an outcome, and writes its lines if its turn has come.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub(super) fn append(&mut self, outcome: &Outcome) -> Result<()> {
-        let Some(files) = &mut self.files else { return Ok(()) };
-        files.counts.append(&outcome.count)?;
-        files.results.append(&outcome.record)
+    pub(super) fn put(&mut self, position: usize, outcome: Outcome) -> Result<()> {
+        if position > self.outcomes.len()
+            && let Some(files) = &mut self.files
+        {
+            let Outcome { record, count } = outcome.clone();
+            files.early.append(&Early { position, record, count })?;
+        }
+        self.early.insert(position, outcome);
+        self.take_turns()
+    }
+
+    /// Writes what waits and is next. Counts go first: a count without a result is cut off later, and nothing is lost.
+    fn take_turns(&mut self) -> Result<()> {
+        while let Some(outcome) = self.early.remove(&self.outcomes.len()) {
+            if let Some(files) = &mut self.files {
+                files.counts.append(&outcome.count)?;
+                files.results.append(&outcome.record)?;
+            }
+            self.outcomes.push(outcome);
+        }
+        match &mut self.files {
+            Some(files) if self.early.is_empty() => files.early.truncate(0),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what a finished run needs no more.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub(super) fn tidy(self) -> Result<Vec<Outcome>> {
+        if let Some(Files { early, .. }) = self.files.filter(|_| self.early.is_empty()) {
+            fs::remove_file(&early.path).map_err(Error::io(&early.path))?;
+        }
+        Ok(self.outcomes)
     }
 }
 
@@ -151,6 +208,19 @@ impl Log {
         Ok(lines)
     }
 
+    /// # Errors
+    /// When `record`, in the line after `lines` others, is not the one that belongs there.
+    fn expect(&self, lines: usize, belongs: bool, record: &Record) -> Result<()> {
+        if belongs {
+            return Ok(());
+        }
+        let Record { setting, problem, sample, .. } = record;
+        let (path, line) = (self.path.display(), lines + 1);
+        Err(Error::Failed(format!(
+            "{path} line {line}: sample {sample} of {problem} under {setting} does not belong there; was the file edited?"
+        )))
+    }
+
     /// Keeps the first `lines` lines.
     fn cut(&mut self, lines: usize) -> Result<()> {
         let bytes = fs::read(&self.path).map_err(Error::io(&self.path))?;
@@ -194,40 +264,74 @@ mod tests {
         Outcome { record, count }
     }
 
-    fn open(dir: &Path, config: &Value) -> Result<(Store, Vec<Outcome>)> {
+    fn open(dir: &Path, config: &Value) -> Result<Store> {
         Store::open(Some(dir), config, |position, record| record.sample == position)
+    }
+
+    fn text(dir: &Path, name: &str) -> String {
+        fs::read_to_string(dir.join(name)).expect(name)
     }
 
     #[test]
     fn a_torn_line_is_cut_off_and_the_rest_stays() {
         let dir = tempfile::tempdir().expect("a directory");
-        let config = json!({"seed": 1, "temperature": 0.6f32});
+        let config = json!({"seed": 1, "temperature": 0.6});
         let whole = {
-            let (mut store, found) = open(dir.path(), &config).expect("a new directory");
-            assert!(found.is_empty());
-            (0..3).for_each(|i| store.append(&outcome(i)).expect("written"));
-            fs::read(dir.path().join(RESULTS)).expect("a file")
+            let mut store = open(dir.path(), &config).expect("a new directory");
+            assert_eq!(store.len(), 0);
+            (0..3).for_each(|i| store.put(i, outcome(i)).expect("written"));
+            text(dir.path(), RESULTS)
         };
         // Killed in the middle of the last line.
-        fs::write(dir.path().join(RESULTS), &whole[..whole.len() - 5]).expect("written");
-        let (mut store, found) = open(dir.path(), &config).expect("the same configuration");
-        assert_eq!(found.len(), 2);
-        assert_eq!((&found[1].record, found[1].count), (&outcome(1).record, outcome(1).count));
-        store.append(&outcome(2)).expect("written");
-        assert_eq!(fs::read(dir.path().join(RESULTS)).expect("a file"), whole);
-        let counts = fs::read_to_string(dir.path().join(COUNTS)).expect("a file");
-        assert_eq!(counts.lines().count(), 3);
+        fs::write(dir.path().join(RESULTS), &whole.as_bytes()[..whole.len() - 5]).expect("written");
+        let mut store = open(dir.path(), &config).expect("the same configuration");
+        assert_eq!((store.len(), store.has(1), store.has(2)), (2, true, false));
+        let Outcome { record, count } = &store.outcomes[1];
+        assert_eq!((record, count), (&outcome(1).record, &outcome(1).count));
+        store.put(2, outcome(2)).expect("written");
+        assert_eq!(text(dir.path(), RESULTS), whole);
+        assert_eq!(text(dir.path(), COUNTS).lines().count(), 3);
         assert!(open(dir.path(), &config).is_err_and(|e| e.to_string().contains("another process")));
+        assert_eq!(store.tidy().expect("tidied").len(), 3);
+        assert!(!dir.path().join(EARLY).exists());
+    }
+
+    #[test]
+    fn what_is_early_waits_and_outlives_a_kill() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut store = open(dir.path(), &json!({})).expect("a new directory");
+        for i in [2, 1, 4] {
+            store.put(i, outcome(i)).expect("written");
+        }
+        assert_eq!(text(dir.path(), RESULTS), "");
+        drop(store);
+        // The last of them was not written to its end.
+        let early = text(dir.path(), EARLY);
+        fs::write(dir.path().join(EARLY), &early.as_bytes()[..early.len() - 1]).expect("written");
+        let mut store = open(dir.path(), &json!({})).expect("the same");
+        assert_eq!([0, 1, 2, 3, 4].map(|i| store.has(i)), [false, true, true, false, false]);
+        for i in [0, 3] {
+            store.put(i, outcome(i)).expect("written");
+        }
+        let samples: Vec<usize> = store.outcomes.iter().map(|o| o.record.sample).collect();
+        assert_eq!(samples, [0, 1, 2, 3]);
+        assert_eq!((text(dir.path(), RESULTS).lines().count(), text(dir.path(), EARLY).as_str()), (4, ""));
+        drop(store);
+        // Killed between writing a result and clearing the file of early ones.
+        let last = serde_json::to_string(&Early { position: 3, record: outcome(3).record, count: None });
+        fs::write(dir.path().join(EARLY), last.expect("JSON") + "\n").expect("written");
+        assert_eq!(open(dir.path(), &json!({})).expect("the same").len(), 4);
     }
 
     #[test]
     fn lost_counts_are_lost_and_nothing_else() {
         let dir = tempfile::tempdir().expect("a directory");
         let config = json!({});
-        (0..2).for_each(|i| open(dir.path(), &config).expect("open").0.append(&outcome(i)).expect("written"));
+        (0..2).for_each(|i| open(dir.path(), &config).expect("open").put(i, outcome(i)).expect("written"));
         fs::remove_file(dir.path().join(COUNTS)).expect("removed");
-        let (_, found) = open(dir.path(), &config).expect("open");
-        assert!(found.len() == 2 && found.iter().all(|o| o.count.is_none()));
+        let store = open(dir.path(), &config).expect("open");
+        assert!(store.len() == 2 && store.outcomes.iter().all(|o| o.count.is_none()));
+        assert_eq!(text(dir.path(), COUNTS), "null\nnull\n");
     }
 
     #[test]
@@ -246,7 +350,7 @@ mod tests {
     #[test]
     fn records_out_of_order_are_refused() {
         let dir = tempfile::tempdir().expect("a directory");
-        open(dir.path(), &json!({})).expect("open").0.append(&outcome(1)).expect("written");
+        open(dir.path(), &json!({})).expect("open").put(0, outcome(1)).expect("written");
         assert!(open(dir.path(), &json!({})).is_err_and(|e| e.to_string().contains("line 1")));
     }
 }
