@@ -63,7 +63,9 @@ fn values(answer: &Value, reference: &Value) -> Grade {
 }
 
 fn scalars(a: &Scalar, b: &Scalar) -> Grade {
-    let words = a.text.len() > 1 && a.text.eq_ignore_ascii_case(&b.text);
+    // Words, not names of variables.
+    let is_word = |text: &str| text.len() > 2 && text.bytes().all(|b| b.is_ascii_alphabetic() || b == b' ');
+    let words = is_word(&a.text) && a.text.eq_ignore_ascii_case(&b.text);
     if a.unit.is_some() && b.unit.is_some() && a.unit != b.unit {
         return Ungraded;
     }

@@ -20,7 +20,8 @@ pub(crate) fn boxed(text: &str) -> Option<String> {
     while let Some(at) = ["\\boxed", "\\fbox"].into_iter().filter_map(|c| text[..end].rfind(c)).max() {
         let after = &text[at + if text[at..].starts_with("\\boxed") { 6 } else { 5 }..];
         if let Some(inside) = after.trim_start().strip_prefix('{') {
-            if let Some((answer, _)) = group(inside) {
+            // An empty one repeats the question's instruction.
+            if let Some((answer, _)) = group(inside).filter(|(answer, _)| !answer.trim().is_empty()) {
                 return Some(answer.trim().to_owned());
             }
         } else if let Some(word) = after.strip_prefix(' ').and_then(|rest| rest.split_whitespace().next()) {
@@ -103,13 +104,12 @@ pub(super) fn last_number(text: &str) -> Option<String> {
     Some(format!("{}{percent}", &text[begin..=last]))
 }
 
-/// The number in a text that has but one.
-pub(super) fn only_number(text: &str) -> Option<String> {
+/// A text from its number on, if it has but one.
+pub(super) fn from_number(text: &str) -> Option<&str> {
     let number = last_number(text)?;
-    let (before, after) = text.split_at(text.rfind(number.as_str())?);
-    let after = &after[number.len()..];
-    (!before.contains(|c: char| c.is_ascii_digit()) && !after.contains(|c: char| c.is_ascii_digit()))
-        .then_some(number)
+    let (before, tail) = text.split_at(text.rfind(number.as_str())?);
+    let has_digit = |part: &str| part.contains(|c: char| c.is_ascii_digit());
+    (!has_digit(before) && !has_digit(&tail[number.len()..])).then_some(tail)
 }
 
 /// The letter of an option in a short answer: `B`, `(B)`, `\text{B}`, `B. because`, `Option B`.

@@ -58,8 +58,28 @@ const FACES: [&str; 10] =
 /// Single letters that are units behind a number.
 const SHORT_UNITS: [&str; 13] = ["m", "g", "s", "h", "L", "l", "K", "C", "F", "N", "J", "W", "V"];
 
-/// Words behind a number that are no unit.
-const NO_UNITS: [&str; 8] = ["or", "and", "pi", "sqrt", "infty", "infinity", "if", "mod"];
+/// Words behind a number that are no unit: with them it is another number, or none.
+const NO_UNITS: [&str; 19] = [
+    "or",
+    "and",
+    "pi",
+    "sqrt",
+    "infty",
+    "infinity",
+    "if",
+    "mod",
+    "hundred",
+    "thousand",
+    "million",
+    "billion",
+    "trillion",
+    "dozen",
+    "squared",
+    "cubed",
+    "factorial",
+    "below",
+    "less",
+];
 
 /// The text in one spelling, its words still apart.
 pub(super) fn normalise(text: &str) -> String {

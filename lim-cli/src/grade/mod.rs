@@ -101,9 +101,11 @@ fn free(text: &str, reference: &str, ended: bool) -> Option<String> {
     }
     let last = || ended.then(|| extract::last_number(extract::after_thinking(text))).flatten();
     let answer = extract::marked(text).or_else(last)?;
-    // "The answer is then 5 apples": where a sentence is no number, the only number in it is meant.
-    match extract::only_number(&answer) {
-        Some(number) if !answer.contains('\\') && !equal::is_number(&answer) => Some(number),
+    // "The answer is then 5 apples": a sentence that is no number is read from its only number on.
+    match extract::from_number(&answer) {
+        Some(tail) if !answer.contains('\\') && !equal::is_number(&answer) && equal::is_number(tail) => {
+            Some(tail.to_owned())
+        }
         _ => Some(answer),
     }
 }

@@ -14,6 +14,7 @@ const EXTRACTION: &[Row] = &[
     ("\\boxed{\\text{the set } \\{1\\}", "3", Wrong),
     ("\\boxed{4} and then \\boxed{cut", "4", Correct),
     ("\\fbox{9}", "9", Correct),
+    ("It is 8, so \\boxed{8}. I was to use \\boxed{}.", "8", Correct),
     ("$\\boxed 6$", "6", Correct),
     ("<think>maybe \\boxed{1}</think>It is \\boxed{2}.", "2", Correct),
     ("<think>so \\boxed{3}</think>That was all.", "3", Correct),
@@ -89,6 +90,8 @@ const UNITS: &[Row] = &[
     ("3 hours", "3", Correct),
     ("\\frac{1}{2}\\mathrm{m}", "0.5", Correct),
     ("60 km/h", "60", Correct),
+    ("5 million", "5", Ungraded),
+    ("3 squared", "3", Ungraded),
 ];
 
 /// Roots, constants, variables.
@@ -107,6 +110,7 @@ const SYMBOLS: &[Row] = &[
     ("1+2x", "2x + 1", Correct),
     ("x^{2}", "x^2", Correct),
     ("x^2", "x^3", Ungraded),
+    ("X^2", "x^2", Ungraded),
     ("\\frac{x}{2}", "\\frac12x", Correct),
     ("\\sin x", "\\sin(x)", Ungraded),
     ("\\log_2 3", "\\log_{2}3", Correct),
