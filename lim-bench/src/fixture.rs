@@ -229,7 +229,7 @@ impl<B: Backend> Decode<B> {
                 return b.select(Select { pick, quota, heads, batch, layer: 0, counters, out: shared });
             }
             Op::SelectPerHead => {
-                let pick = Pick::PerQueryHead(scores);
+                let pick = Pick::Best(scores, Sets::PerQueryHead);
                 return b.select(Select { pick, quota, heads, batch, layer: 0, counters, out: per_head });
             }
             Op::Append => return b.append(Append { qkv: q, qk_norm: None, eps: 0.0, rope, batch, kv }),

@@ -15,8 +15,8 @@ const LAYERS_GRAMMAR: &str = "write dense= and select=, each with layers or rang
 /// When `--layers` does not follow its grammar: the message underlines the part.
 pub(crate) fn from_flags(attention: Option<Policy>, budget: &BudgetArgs) -> Result<Settings> {
     let layers = budget.layers.as_deref().map(parse_layers).transpose()?;
-    let &BudgetArgs { token_budget, recent_ratio, sinks, .. } = budget;
-    Ok(Settings { policy: attention, token_budget, recent_ratio, sinks, layers })
+    let &BudgetArgs { token_budget, recent_ratio, sinks, top_mass, .. } = budget;
+    Ok(Settings { policy: attention, token_budget, recent_ratio, sinks, top_mass, layers })
 }
 
 pub(crate) fn parse_layers(text: &str) -> Result<Layers> {
@@ -34,10 +34,11 @@ pub(crate) fn parse_layers(text: &str) -> Result<Layers> {
 pub(crate) fn refused_by_all(asked: &Settings, policies: &[Policy]) -> bool {
     let mut taken = Settings::default();
     for &policy in policies {
-        let Settings { token_budget, recent_ratio, sinks, layers, .. } = applicable(asked, policy);
+        let Settings { token_budget, recent_ratio, sinks, top_mass, layers, .. } = applicable(asked, policy);
         taken.token_budget = taken.token_budget.or(token_budget);
         taken.recent_ratio = taken.recent_ratio.or(recent_ratio);
         taken.sinks = taken.sinks.or(sinks);
+        taken.top_mass = taken.top_mass.or(top_mass);
         taken.layers = taken.layers.or(layers);
     }
     taken != *asked
@@ -52,6 +53,7 @@ pub(crate) fn applicable(asked: &Settings, policy: Policy) -> Settings {
         policy: Some(policy),
         recent_ratio: asked.recent_ratio.filter(|_| matches!(rule.recent_ratio, Knob::Default(_))),
         sinks: asked.sinks.filter(|_| matches!(rule.sinks, Knob::Default(_))),
+        top_mass: asked.top_mass.filter(|_| rule.top_mass.is_some()),
         ..asked.clone()
     }
 }
@@ -75,6 +77,7 @@ fn explain(error: SelectError, flags: &Settings) -> Error {
         "token_budget" => flags.token_budget.is_some(),
         "recent_ratio" => flags.recent_ratio.is_some(),
         "sinks" => flags.sinks.is_some(),
+        "top_mass" => flags.top_mass.is_some(),
         _ => flags.layers.is_some(),
     };
     let flag = |setting: &str| format!("--{}", setting.replace('_', "-"));
@@ -82,6 +85,7 @@ fn explain(error: SelectError, flags: &Settings) -> Error {
         SelectError::NotApplicable { setting, policy, reason } if given(setting) => {
             let flag = flag(setting);
             let rest = match policy {
+                _ if setting == "top_mass" => "or choose --attention topp",
                 Policy::Full => "or choose a policy that selects, such as --attention lim",
                 _ => "or choose a policy that has it, such as --attention lim",
             };
@@ -107,8 +111,12 @@ pub(crate) fn describe(attention: &Attention) -> String {
             parts.push(format!("{count} {what}"));
         }
     }
+    let most = match report.top_mass {
+        Some(share) => format!("{share} of every head's attention in at most "),
+        None => String::new(),
+    };
     format!(
-        "{}: {} tokens ({}); {}",
+        "{}: {most}{} tokens ({}); {}",
         report.policy,
         quota.budget(),
         parts.join(" + "),

@@ -1,4 +1,4 @@
-//! The seam between models and devices: a dozen coarse verbs, one argument struct each.
+//! The seam between models and devices: some fifteen coarse verbs, one argument struct each.
 //!
 //! A backend is an execution context (thread pool or stream, with its scratch), so verbs take `&mut self`. Everything
 //! a step changes is an argument. Inside a decode step no verb allocates, synchronises with a device or copies from
@@ -78,9 +78,9 @@ pub enum RowsKind {
 /// How many sets a selection has per sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sets {
-    /// One set for all heads (LessIsMore, StreamingLLM).
+    /// One set for all heads (LessIsMore, OmniKV, StreamingLLM).
     Shared,
-    /// One set per KV head.
+    /// One set per KV head (Kascade).
     PerKvHead,
     /// One set per query head (TidalDecode, Quest).
     PerQueryHead,
@@ -122,10 +122,22 @@ pub enum Pick<'a, B: Backend + ?Sized> {
     /// LessIsMore: the M candidates with the smallest `min_h(rank_h(t) * H + h)`, one set for all heads. Takes token
     /// scores.
     Union(&'a B::Scores),
-    /// TidalDecode: each query head's own M highest-scored candidates. Takes token scores.
-    PerQueryHead(&'a B::Scores),
-    /// Quest: each query head's highest-scored pages, whole pages, the last page always. Takes page scores.
-    Pages(&'a B::Scores),
+    /// The same, but of each head's list only the shortest beginning that counts: tokens until sinks, window and list
+    /// together hold at least `share` of the head's softmax (Twilight's rule). At most M candidates, maybe none.
+    Mass {
+        /// Token scores.
+        scores: &'a B::Scores,
+        /// Softmax scale.
+        scale: f32,
+        /// Part of a head's softmax, above 0 and at most 1.
+        share: f64,
+    },
+    /// Each set's own M best candidates by its own row of the scores: of query heads (TidalDecode) or pooled. Takes
+    /// token scores, a row a set.
+    Best(&'a B::Scores, Sets),
+    /// Each set's own best pages, `max(1, K / page_size)` whole pages: as many last ones as the window fills (at least
+    /// one), the best others by score (Quest, DELTA). Takes page scores, a row a set.
+    Pages(&'a B::Scores, Sets),
     /// StreamingLLM: nothing else.
     Nothing,
 }
@@ -137,6 +149,35 @@ pub enum ScoreOf {
     Tokens,
     /// Quest's upper bound for every page: `sum_i max(q_i * min_i, q_i * max_i)` over the page's keys.
     Pages,
+}
+
+/// How the heads' softmax weights of a token become one value. Sums have a fixed order, so all backends agree to the bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The sum over the query heads of a KV head, in ascending order: a row a KV head.
+    Groups,
+    /// The largest of all heads: one row.
+    Peak,
+    /// Of every page the sum of its tokens' `Peak`, in ascending order: one row.
+    PagePeak,
+}
+
+impl Pooling {
+    /// Rows of a sequence.
+    pub fn rows(self, heads: Heads) -> usize {
+        match self {
+            Pooling::Groups => heads.kv(),
+            Pooling::Peak | Pooling::PagePeak => 1,
+        }
+    }
+
+    /// Values of a row for n = `len` tokens.
+    pub fn columns(self, len: usize, page_size: crate::PageSize) -> usize {
+        match self {
+            Pooling::Groups | Pooling::Peak => len,
+            Pooling::PagePeak => page_size.pages_for(len),
+        }
+    }
 }
 
 /// What a decode attention reads.
@@ -263,6 +304,30 @@ pub struct Score<'a, B: Backend + ?Sized> {
     /// Counts the bytes that were really read.
     pub counters: &'a mut B::Counters,
     /// Scores, `[seqs][H][tokens or pages]`.
+    pub out: &'a mut B::Scores,
+}
+
+/// Softmax weights from token scores, pooled over heads.
+///
+/// With c the float32 product of `scale` and log2(e), a head with the highest score m gives token t
+/// `e = 2^(c (s_t - m))`, equal scores 2^0, NaN as -inf. The head's total is the integer sum of `floor(2^30 e)`, which no
+/// order of summation changes, and the token's weight `e * (2^30 / total)`, everything rounded to float32 step by step.
+/// `2^x` is 0 below x = -125, else a polynomial of degree 7 without fused operations. So results are the same bits
+/// on every backend; `lim-select`'s reference has the steps as code.
+pub struct Pool<'a, B: Backend + ?Sized> {
+    /// Token scores of the query heads.
+    pub scores: &'a B::Scores,
+    /// Softmax scale.
+    pub scale: f32,
+    /// Head geometry.
+    pub heads: Heads,
+    /// The step, one row per sequence.
+    pub batch: &'a B::Batch,
+    /// How heads become rows.
+    pub by: Pooling,
+    /// K: a sequence with `n <= K` is attended densely, so nothing is pooled.
+    pub budget: usize,
+    /// Made by [`Backend::pooled`] for as many rows: `[seqs][rows][tokens or pages]`.
     pub out: &'a mut B::Scores,
 }
 
@@ -406,7 +471,7 @@ pub trait Backend {
     type Batch;
     /// One layer's pages.
     type Kv;
-    /// Raw scores, `[seqs][H][tokens or pages]`.
+    /// Raw scores, `[seqs][H][tokens or pages]`, or pooled weights in as many rows as asked for.
     type Scores;
     /// Selected positions, `[seqs][sets][<= K]`.
     type Selection;
@@ -432,6 +497,8 @@ pub trait Backend {
     fn batch(&mut self, capacity: Capacity, page_size: crate::PageSize) -> Result<Self::Batch>;
     /// Makes a score buffer for `capacity.seqs` sequences of `capacity.tokens` tokens.
     fn scores(&mut self, capacity: Capacity, heads: Heads) -> Result<Self::Scores>;
+    /// Makes a buffer for `rows` rows of pooled weights a sequence.
+    fn pooled(&mut self, capacity: Capacity, rows: usize) -> Result<Self::Scores>;
     /// Makes room for selections of `budget` tokens per set.
     fn selection(
         &mut self,
@@ -484,6 +551,8 @@ pub trait Backend {
     fn attend(&mut self, op: Attend<'_, Self>) -> Result<()>;
     /// See [`Score`].
     fn score(&mut self, op: Score<'_, Self>) -> Result<()>;
+    /// See [`Pool`].
+    fn pool(&mut self, op: Pool<'_, Self>) -> Result<()>;
     /// See [`Select`].
     fn select(&mut self, op: Select<'_, Self>) -> Result<()>;
     /// See [`Logits`].

@@ -30,6 +30,18 @@ pub enum Error {
         /// The rule it breaks, in words.
         must: String,
     },
+    /// A setting is out of the range an operation takes.
+    #[error("{op}: {what} is {got}, must be {must}")]
+    Value {
+        /// Operation that was asked for.
+        op: &'static str,
+        /// The setting's name.
+        what: &'static str,
+        /// Its value.
+        got: f64,
+        /// The rule it breaks, in words.
+        must: &'static str,
+    },
     /// A value that must be a number (or at least not NaN) is not.
     #[error("{op}: {operand} holds {value} at row {row}, element {index}")]
     NotFinite {

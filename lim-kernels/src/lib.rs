@@ -12,6 +12,7 @@ mod draw;
 mod dtype;
 mod error;
 mod layout;
+mod softmax;
 mod step;
 mod tensor;
 

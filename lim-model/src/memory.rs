@@ -55,7 +55,7 @@ impl Demand<'_> {
         ASIDE + plain + sparse
     }
 
-    /// Scores, selections, and the ranking's scratch.
+    /// Scores, pooled weights, selections, and the ranking's scratch.
     fn selection(&self, attention: &Attention, seqs: usize, tokens: usize) -> u64 {
         let (Some(rule), Some(quota)) = (attention.policy().rule().select, attention.quota()) else {
             return 0;
@@ -66,8 +66,9 @@ impl Demand<'_> {
             Some(_) => (4 * heads * tokens as u64, heads * (24 * budget + (32 << 10)) + 4 * tokens as u64),
             None => (0, 0),
         };
+        let pooled = rule.choice.pooling().map_or(0, |by| 4 * by.rows(self.config.heads) * tokens) as u64;
         let chosen = sets * (4 * budget.max(PageSize::MAX as u64) + tokens as u64 / 8);
-        seqs as u64 * (scores + ranking + chosen)
+        seqs as u64 * (scores + pooled + ranking + chosen)
     }
 
     /// Bytes of all.

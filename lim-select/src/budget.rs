@@ -42,9 +42,27 @@ impl Budget {
     }
 }
 
+/// `quota` with the current token in its window.
+pub(crate) fn with_current(quota: Quota) -> Quota {
+    let Quota { sinks, history, window } = quota;
+    match (window, history) {
+        (0, 0) => Quota { sinks: sinks - 1, history, window: 1 },
+        (0, _) => Quota { sinks, history: history - 1, window: 1 },
+        _ => quota,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_current_token_takes_a_place() {
+        let parts = |sinks, history, window| Quota { sinks, history, window };
+        assert_eq!(with_current(parts(4, 12, 0)), parts(4, 11, 1));
+        assert_eq!(with_current(parts(4, 0, 0)), parts(3, 0, 1));
+        assert_eq!(with_current(parts(4, 2, 3)), parts(4, 2, 3));
+    }
 
     fn quota(tokens: usize, ratio: f64, sinks: usize) -> (usize, usize, usize) {
         let q = Budget::new(tokens, ratio, sinks).expect("valid").quota();

@@ -1,6 +1,6 @@
 //! One layer's attention in a decode step: the one place that looks at a layer's role.
 
-use lim_kernels::{Attend, Backend, Capacity, Heads, Over, Score, ScoreOf, Select, Tensor};
+use lim_kernels::{Attend, Backend, Capacity, Heads, Over, Pool, Pooling, Score, ScoreOf, Select, Tensor};
 
 use crate::{Attention, Choice, Error, Own, Result, Role, settings::Sparse};
 
@@ -15,6 +15,8 @@ struct SparseBuffers<B: Backend> {
     made_for: (Choice, usize),
     /// `[seqs][H][tokens or pages]`, for choices that rank.
     scores: Option<(ScoreOf, B::Scores)>,
+    /// `[seqs][rows][tokens or pages]`, for choices that rank pooled weights.
+    pooled: Option<(Pooling, B::Scores)>,
     /// `[seqs][sets][<= K]`.
     selection: B::Selection,
 }
@@ -33,8 +35,12 @@ impl<B: Backend> Buffers<B> {
             Some(of) => Some((of, backend.scores(capacity, heads)?)),
             None => None,
         };
+        let pooled = match choice.pooling() {
+            Some(by) => Some((by, backend.pooled(capacity, by.rows(heads))?)),
+            None => None,
+        };
         let selection = backend.selection(capacity, heads, choice.sets(), budget)?;
-        Ok(Buffers { sparse: Some(SparseBuffers { made_for: (choice, budget), scores, selection }) })
+        Ok(Buffers { sparse: Some(SparseBuffers { made_for: (choice, budget), scores, pooled, selection }) })
     }
 
     /// The last selection; `None` for `full`.
@@ -138,10 +144,17 @@ impl<B: Backend> DecodeAttend<'_, B> {
     }
 
     fn select(&mut self, backend: &mut B, sparse: &Sparse, buffers: &mut SparseBuffers<B>) -> Result<()> {
-        let DecodeAttend { heads, batch, layer, .. } = *self;
-        let scores = buffers.scores.as_ref().map(|(_, scores)| scores);
-        let pick = sparse.rule.choice.pick(scores).ok_or(Error::Buffers { policy: sparse.policy })?;
-        let (counters, out) = (&mut *self.counters, &mut buffers.selection);
+        let DecodeAttend { heads, scale, batch, layer, .. } = *self;
+        let SparseBuffers { scores, pooled, selection, .. } = buffers;
+        let mut ranked = scores.as_ref().map(|(_, scores)| scores);
+        if let (Some(scores), Some((by, out))) = (ranked, pooled) {
+            let budget = sparse.quota.budget();
+            backend.pool(Pool { scores, scale, heads, batch, by: *by, budget, out })?;
+            ranked = Some(out);
+        }
+        let pick = sparse.rule.choice.pick(ranked, sparse.mass(scale));
+        let pick = pick.ok_or(Error::Buffers { policy: sparse.policy })?;
+        let (counters, out) = (&mut *self.counters, selection);
         Ok(backend.select(Select { pick, quota: sparse.quota, heads, batch, layer, counters, out })?)
     }
 }

@@ -39,6 +39,12 @@ pub fn default_layers(hint: &ModelHint<'_>) -> Result<Layers> {
     Ok(layers)
 }
 
+/// Dense 0-1, every later layer selects for itself; fewer dense ones in a model of fewer than 3 layers.
+pub(crate) fn later_layers(count: usize) -> Result<Layers> {
+    let first = 2.min(count.saturating_sub(1));
+    Layers::new(0..first, (first..count).map(|layer| (layer, Own::Sparse)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use crate::Policy;
 #[non_exhaustive]
 pub enum Error {
     /// No policy has this name.
-    #[error("unknown policy `{0}`: full, lim, tidal, quest or streaming")]
+    #[error("unknown policy `{0}`: {names}", names = names())]
     UnknownPolicy(String),
     /// The text of a layer plan does not follow the grammar.
     #[error("layers: `{part}` at column {column}: {reason}")]
@@ -51,6 +51,12 @@ pub enum Error {
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] lim_kernels::Error),
+}
+
+/// Every policy in a sentence.
+fn names() -> String {
+    let [first @ .., last] = Policy::ALL.map(Policy::name);
+    format!("{} or {last}", first.join(", "))
 }
 
 /// Result of this crate.

@@ -1,17 +1,22 @@
 //! The readable specification of every policy: plain arrays, full sorts, no care for speed.
 //!
 //! Scores are `[H][n]`, head after head, as the seam's score buffers hold them. A result of `None` means dense:
-//! `n <= K`. Sources: LessIsMore arXiv 2508.07101, TidalDecode arXiv 2410.05076, Quest arXiv 2406.10774, StreamingLLM
-//! arXiv 2309.17453.
+//! `n <= K`. Sources: LessIsMore arXiv 2508.07101, TidalDecode arXiv 2410.05076, Kascade arXiv 2512.16391, OmniKV (ICLR
+//! 2025), DELTA arXiv 2510.09883, Twilight arXiv 2502.02770, Quest arXiv 2406.10774, StreamingLLM arXiv 2309.17453.
 //!
 //! Every function here takes `scores.len()` to be a multiple of `heads` and rounds n down otherwise; `heads` of 0 is
 //! no tokens.
 
+mod softmax;
+
 use std::ops::Range;
 
-use lim_kernels::{PageSize, Quota};
+use lim_kernels::{Heads, PageSize, Pooling, Quota};
 
-use crate::Choice;
+pub use softmax::{exp2, pooled};
+
+use crate::{Choice, Mass};
+use softmax::Softmax;
 
 /// A score as rankings see it: -0 counts as +0, NaN as -inf.
 pub fn rank_value(score: f32) -> f32 {
@@ -33,14 +38,18 @@ pub fn ranking(scores: &[f32], candidates: Range<usize>) -> Vec<u32> {
 pub fn union_history(scores: &[f32], heads: usize, candidates: Range<usize>, count: usize) -> Vec<u32> {
     let rankings: Vec<Vec<u32>> =
         by_head(scores, heads).map(|of_head| ranking(of_head, candidates.clone())).collect();
-    let mut taken = vec![false; candidates.end];
+    merge(&rankings, count)
+}
+
+/// Lists read rank-major, head-minor, first occurrence kept, cut at `count`.
+fn merge(lists: &[Vec<u32>], count: usize) -> Vec<u32> {
     let mut history = Vec::new();
-    for rank in 0..candidates.len() {
-        for ranking in &rankings {
-            let t = ranking[rank];
-            if history.len() < count && !taken[t as usize] {
-                taken[t as usize] = true;
-                history.push(t);
+    let longest = lists.iter().map(Vec::len).max().unwrap_or(0);
+    let mut taken = std::collections::HashSet::new();
+    for rank in 0..longest {
+        for t in lists.iter().filter_map(|list| list.get(rank)) {
+            if history.len() < count && taken.insert(*t) {
+                history.push(*t);
             }
         }
     }
@@ -54,7 +63,33 @@ pub fn lim(scores: &[f32], heads: usize, quota: Quota) -> Option<Vec<u32>> {
     Some(with_ends(union_history(scores, heads, candidates, quota.history), n, quota))
 }
 
+/// Top-p: one set for all heads, at most K positions in ascending order, sinks and window always among them.
+///
+/// A head's list is the shortest beginning of its ranking that with sinks and window holds at least `mass.share` of its
+/// softmax, as integers: `ceil(share * total)`, the share in units of 2^-32.
+pub fn topp(scores: &[f32], heads: usize, quota: Quota, mass: Mass) -> Option<Vec<u32>> {
+    let n = tokens(scores, heads);
+    let candidates = candidates(n, quota)?;
+    let share = (mass.share * (1u64 << 32) as f64).round().max(1.0) as u128;
+    let list = |of_head: &[f32]| {
+        let softmax = Softmax::new(of_head, mass.scale);
+        let wanted = (u128::from(softmax.total) * share).div_ceil(1 << 32) as u64;
+        let held = |t: u32| softmax.fixed(of_head[t as usize]);
+        let mut sum: u64 = with_ends(Vec::new(), n, quota).into_iter().map(held).sum();
+        let reaches = |t: &u32| {
+            let more = sum < wanted;
+            sum += held(*t);
+            more
+        };
+        ranking(of_head, candidates.clone()).into_iter().take_while(reaches).collect()
+    };
+    let lists: Vec<Vec<u32>> = by_head(scores, heads).map(list).collect();
+    Some(with_ends(merge(&lists, quota.history), n, quota))
+}
+
 /// TidalDecode: one set per query head, exactly K positions each in ascending order.
+///
+/// With rows of [`pooled`] weights in the place of heads: Kascade (a row a KV head) and OmniKV (one row).
 pub fn tidal(scores: &[f32], heads: usize, quota: Quota) -> Option<Vec<Vec<u32>>> {
     let n = tokens(scores, heads);
     let candidates = candidates(n, quota)?;
@@ -75,7 +110,8 @@ pub fn page_bound(query: &[f32], min: &[f32], max: &[f32]) -> f32 {
 
 /// Quest: one set per query head, of whole pages. `bounds` is `[H][pages]` for `n` cached tokens.
 ///
-/// `P = max(1, K / page_size)` pages: the current token's, and the P-1 best others.
+/// `P = max(1, K / page_size)` pages: the last `W / page_size`, at least one, and the best others. Quest has no window:
+/// of the last pages it keeps the current token's. With one row of [`pooled`] weights in the place of heads: DELTA.
 pub fn quest(
     bounds: &[f32],
     heads: usize,
@@ -84,12 +120,13 @@ pub fn quest(
     quota: Quota,
 ) -> Option<Vec<Vec<u32>>> {
     candidates(n, quota)?;
-    let last = page_size.pages_for(n) - 1;
+    let all = page_size.pages_for(n);
     let pages = (quota.budget() / page_size.tokens()).max(1);
+    let recent = (quota.window / page_size.tokens()).clamp(1, pages);
     let set = |of_head| {
-        let mut chosen = ranking(of_head, 0..last);
-        chosen.truncate(pages - 1);
-        chosen.push(last as u32);
+        let mut chosen = ranking(of_head, 0..all - recent);
+        chosen.truncate(pages - recent);
+        chosen.extend((all - recent) as u32..all as u32);
         chosen.sort_unstable();
         let tokens = |page: u32| {
             let start = page as usize * page_size.tokens();
@@ -106,17 +143,24 @@ pub fn streaming(n: usize, quota: Quota) -> Option<Vec<u32>> {
     Some(with_ends(Vec::new(), n, quota))
 }
 
-/// The sets that `choice` makes of `n` cached tokens: one, or one per query head. `scores` is what
+/// The sets that `choice` makes of `n` cached tokens: as many as [`Choice::sets`] says. `scores` is what
 /// [`Choice::scores`] asks for, `[H][tokens or pages]`, and unused where it asks for none.
 pub fn select(
     choice: Choice,
     scores: &[f32],
-    heads: usize,
+    heads: Heads,
     n: usize,
     page_size: PageSize,
     quota: Quota,
+    mass: Mass,
 ) -> Option<Vec<Vec<u32>>> {
+    let pooled = |by| pooled(by, scores, heads, page_size, mass.scale);
+    let (kv, heads) = (heads.kv(), heads.query());
     match choice {
+        Choice::Mass => topp(scores, heads, quota, mass).map(|set| vec![set]),
+        Choice::PerKvHead => tidal(&pooled(Pooling::Groups), kv, quota),
+        Choice::Peak => tidal(&pooled(Pooling::Peak), 1, quota),
+        Choice::PeakPages => quest(&pooled(Pooling::PagePeak), 1, n, page_size, quota),
         Choice::Union => lim(scores, heads, quota).map(|set| vec![set]),
         Choice::PerQueryHead => tidal(scores, heads, quota),
         Choice::Pages => quest(scores, heads, n, page_size, quota),

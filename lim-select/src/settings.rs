@@ -4,7 +4,8 @@ use lim_kernels::{PageSize, Quota};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Budget, Error, Knob, Layers, ModelHint, Plan, Policy, Result, Role, Schedule, SelectRule, default_layers,
+    Budget, Error, Knob, Layers, Mass, ModelHint, Plan, Policy, Result, Role, Schedule, SelectRule,
+    budget::with_current, default_layers, defaults::later_layers,
 };
 
 /// Attention settings as given: on a command line, or in a `lim.json` beside a model. What is absent is default.
@@ -23,6 +24,9 @@ pub struct Settings {
     /// S.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sinks: Option<usize>,
+    /// Share of a head's softmax to reach.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_mass: Option<f64>,
     /// Dense and select layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Layers>,
@@ -50,6 +54,7 @@ impl Settings {
             token_budget: self.token_budget.or(model.token_budget),
             recent_ratio: self.recent_ratio.or(model.recent_ratio),
             sinks: self.sinks.or(model.sinks),
+            top_mass: self.top_mass.or(model.top_mass),
             layers: self.layers.or(model.layers),
         }
     }
@@ -66,12 +71,16 @@ impl Settings {
         let tokens = self.token_budget.unwrap_or(rule.tokens);
         let ratio = setting("recent_ratio", policy, rule.recent_ratio, self.recent_ratio)?;
         let sinks = setting("sinks", policy, rule.sinks, self.sinks)?;
+        let top_mass = top_mass(policy, rule.top_mass, self.top_mass)?;
         let quota = Budget::new(tokens, ratio, sinks)?.quota();
+        // Sets that shrink to nothing still hold the current token.
+        let quota = if top_mass.is_some() { with_current(quota) } else { quota };
         check_quota(policy, &rule, quota, sinks, page_size)?;
         let plan = match (&self.layers, rule.schedule) {
             (Some(layers), _) => Plan::new(layers, model.layers)?,
             (None, Schedule::Model) => Plan::new(&default_layers(model)?, model.layers)?,
             (None, Schedule::EveryLayer) => Plan::every_layer(model.layers),
+            (None, Schedule::LaterLayers) => Plan::new(&later_layers(model.layers)?, model.layers)?,
         };
         let sparse = Sparse {
             policy,
@@ -79,6 +88,7 @@ impl Settings {
             quota,
             recent_ratio: open(rule.recent_ratio, ratio),
             sinks: open(rule.sinks, sinks),
+            top_mass,
         };
         Ok(Attention { policy, sparse: Some(sparse), plan })
     }
@@ -88,6 +98,7 @@ impl Settings {
             ("token_budget", self.token_budget.is_some()),
             ("recent_ratio", self.recent_ratio.is_some()),
             ("sinks", self.sinks.is_some()),
+            ("top_mass", self.top_mass.is_some()),
             ("layers", self.layers.is_some()),
         ];
         match given.into_iter().find(|&(_, given)| given) {
@@ -108,6 +119,21 @@ fn setting<T: Copy>(setting: &'static str, policy: Policy, knob: Knob<T>, given:
     }
 }
 
+fn top_mass(policy: Policy, default: Option<f64>, given: Option<f64>) -> Result<Option<f64>> {
+    const SETTING: &str = "top_mass";
+    match (default, given) {
+        (None, Some(_)) => {
+            let reason = "its sets have a fixed size, whatever share of the attention they hold";
+            Err(Error::NotApplicable { setting: SETTING, policy, reason })
+        }
+        (_, Some(share)) if !(share > 0.0 && share <= 1.0) => {
+            let must = "above 0 and at most 1".into();
+            Err(Error::Value { setting: SETTING, got: share.to_string(), must })
+        }
+        (default, given) => Ok(given.or(default)),
+    }
+}
+
 /// A value that was open to choice; what a policy fixes is not reported as a setting.
 fn open<T>(knob: Knob<T>, value: T) -> Option<T> {
     matches!(knob, Knob::Default(_)).then_some(value)
@@ -121,7 +147,7 @@ fn check_quota(
     page_size: PageSize,
 ) -> Result<()> {
     let budget = quota.budget();
-    if rule.choice == crate::Choice::Pages && budget < page_size.tokens() {
+    if rule.choice.is_of_pages() && budget < page_size.tokens() {
         let must = format!("at least one page, {} tokens, under policy `{policy}`", page_size.tokens());
         return Err(Error::Value { setting: "token_budget", got: budget.to_string(), must });
     }
@@ -150,6 +176,14 @@ pub(crate) struct Sparse {
     pub(crate) quota: Quota,
     recent_ratio: Option<f64>,
     sinks: Option<usize>,
+    top_mass: Option<f64>,
+}
+
+impl Sparse {
+    /// What choices by softmax weights need in a model of this softmax scale.
+    pub(crate) fn mass(&self, scale: f32) -> Mass {
+        Mass { scale, share: self.top_mass.unwrap_or(1.0) }
+    }
 }
 
 impl Attention {
@@ -192,6 +226,7 @@ impl Attention {
             token_budget: self.quota().map(Quota::budget),
             recent_ratio: self.sparse.and_then(|s| s.recent_ratio),
             sinks: self.sparse.and_then(|s| s.sinks),
+            top_mass: self.sparse.and_then(|s| s.top_mass),
             dense_layers: self.plan.dense_layers(),
             select_layers: self.plan.select_layers(),
         }
@@ -213,6 +248,8 @@ pub struct Report {
     pub recent_ratio: Option<f64>,
     /// S as asked for; the budget may leave no room for it.
     pub sinks: Option<usize>,
+    /// Share of a head's softmax that sets reach.
+    pub top_mass: Option<f64>,
     /// Layers that read everything and select nothing.
     pub dense_layers: Vec<usize>,
     /// Layers that select.

@@ -40,8 +40,8 @@ impl Rule {
     fn pick(self, scores: &CudaScores) -> Pick<'_, Cuda> {
         match self {
             Rule::Union => Pick::Union(scores),
-            Rule::PerQueryHead => Pick::PerQueryHead(scores),
-            Rule::Pages => Pick::Pages(scores),
+            Rule::PerQueryHead => Pick::Best(scores, Sets::PerQueryHead),
+            Rule::Pages => Pick::Pages(scores, Sets::PerQueryHead),
         }
     }
 }

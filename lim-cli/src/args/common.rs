@@ -80,6 +80,19 @@ fn about(policy: Policy) -> String {
     let reads = match policy {
         Policy::Full => return "every token".into(),
         Policy::Lim => "one token set for all heads, chosen at select layers, reused by later ones",
+        Policy::LimLayer => "as lim, but every layer from 2 on chooses its own and reads only that",
+        Policy::Kascade => {
+            "each KV head's tokens of most attention in its group, chosen at select layers, reused"
+        }
+        Policy::OmniKv => {
+            "the tokens of most attention in any head, for all heads, chosen at select layers, reused"
+        }
+        Policy::Delta => {
+            "the pages of most attention and the last ones, for all heads, chosen at select layers, reused"
+        }
+        Policy::TopP => {
+            "tokens until --top-mass of every head's attention is reached, chosen at select layers, reused"
+        }
         Policy::Tidal => "each query head's own tokens, chosen at select layers, reused by later ones",
         Policy::Quest => "each query head's own pages, by bounds of their keys, chosen in every layer",
         Policy::Streaming => "the first tokens and the last",
@@ -105,12 +118,15 @@ pub(crate) struct BudgetArgs {
     /// K, tokens a sparse layer reads per step
     #[arg(long, value_name = "K")]
     pub(crate) token_budget: Option<usize>,
-    /// Share of the budget for sinks and the most recent tokens, 0 to 1 (lim and tidal)
+    /// Share of the budget for sinks and the most recent tokens, 0 to 1 (not quest and streaming)
     #[arg(long, value_name = "R")]
     pub(crate) recent_ratio: Option<f64>,
     /// First tokens that are always kept
     #[arg(long, value_name = "S")]
     pub(crate) sinks: Option<usize>,
+    /// Share of every head's attention that the chosen tokens shall hold, above 0 to 1 (topp)
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) top_mass: Option<f64>,
     /// Layer roles, as dense=0-1,select=2,12: layers or ranges after each key; 12s attends to its own choice; every
     /// other layer reuses
     #[arg(long, value_name = "LAYERS")]

@@ -77,6 +77,9 @@ pub(crate) struct KnobArgs {
     /// First tokens that are always kept (where the policy has it)
     #[arg(long, value_name = "S")]
     pub(crate) sinks: Option<usize>,
+    /// Share of every head's attention that the chosen tokens shall hold, above 0 to 1 (topp)
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) top_mass: Option<f64>,
     /// Layer roles of the settings that name none, as dense=0-1,select=2,12
     #[arg(long, value_name = "LAYERS")]
     pub(crate) layers: Option<String>,
@@ -85,8 +88,8 @@ pub(crate) struct KnobArgs {
 impl KnobArgs {
     /// The same as `generate` has them.
     pub(crate) fn budget(&self) -> BudgetArgs {
-        let KnobArgs { recent_ratio, sinks, layers } = self.clone();
-        BudgetArgs { token_budget: None, recent_ratio, sinks, layers }
+        let KnobArgs { recent_ratio, sinks, top_mass, layers } = self.clone();
+        BudgetArgs { token_budget: None, recent_ratio, sinks, top_mass, layers }
     }
 }
 

@@ -27,7 +27,7 @@ fn keys_are_the_documented_ones() {
     );
     assert_eq!(
         keys(&out["attention"]),
-        ["policy", "token_budget", "recent_ratio", "sinks", "dense_layers", "select_layers"]
+        ["policy", "token_budget", "recent_ratio", "sinks", "top_mass", "dense_layers", "select_layers"]
     );
     assert_eq!(keys(&out["samples"][0]), ["text", "token_ids", "logprobs", "finish_reason", "check"]);
     assert_eq!(
@@ -71,7 +71,7 @@ fn every_flag_is_taken_and_reported() {
     assert_eq!(
         out["attention"],
         json!({"policy": "tidal", "token_budget": 8, "recent_ratio": 0.5, "sinks": 1,
-               "dense_layers": [0], "select_layers": [1]})
+               "top_mass": null, "dense_layers": [0], "select_layers": [1]})
     );
     let sampling = &out["sampling"];
     // Numbers are float32 inside, so they come back within its precision.
@@ -136,7 +136,7 @@ fn attention_flags_are_in_force_and_counted() {
     assert_eq!(
         lim["attention"],
         json!({"policy": "lim", "token_budget": 16, "recent_ratio": 0.5, "sinks": 2,
-               "dense_layers": [0, 1], "select_layers": [2, 5]})
+               "top_mass": null, "dense_layers": [0, 1], "select_layers": [2, 5]})
     );
     let number = |value: &Value| value.as_f64().expect("a number");
     let sparsity = &lim["sparsity"];

@@ -25,6 +25,18 @@ fn settings_that_a_policy_would_ignore() {
         &["--sinks does not go with --attention quest"],
     );
     refused(
+        &["generate", "x", "--attention", "delta", "--sinks", "4"],
+        &["--sinks does not go with --attention delta"],
+    );
+    refused(
+        &["generate", "x", "--attention", "kascade", "--top-mass", "0.9"],
+        &["--top-mass does not go with --attention kascade", "--attention topp"],
+    );
+    refused(
+        &["bench", "--attention", "lim,omnikv", "--top-mass", "0.9"],
+        &["--top-mass does not go with --attention"],
+    );
+    refused(
         &["bench", "--attention", "full,streaming", "--recent-ratio", "0.5"],
         &["--recent-ratio does not go with --attention"],
     );
@@ -37,6 +49,10 @@ fn settings_out_of_range() {
     refused(
         &["generate", "x", "--attention", "quest", "--token-budget", "8"],
         &["at least one page, 16 tokens"],
+    );
+    refused(
+        &["generate", "x", "--attention", "topp", "--top-mass", "1.5"],
+        &["--top-mass is 1.5, must be above 0 and at most 1"],
     );
     refused(&["generate", "x", "--temperature=-1"], &["--temperature is -1, must be 0 or more"]);
     refused(&["generate", "x", "--top-p", "0"], &["--top-p is 0, must be"]);

@@ -9,6 +9,7 @@ mod buffer;
 mod gemm;
 mod gemv;
 mod linear;
+mod mass;
 mod philox;
 mod pool;
 mod prefill;
@@ -32,7 +33,8 @@ use simd::Isa;
 
 use crate::{
     Append, Attend, Backend, Capacity, Embed, Error, Heads, HostTensor, KvLayout, LayerCount, LinearAdd,
-    Logits, NormGateUp, NormLinear, PageSize, Result, RowsKind, Sample, Score, Select, Sets, Step, Tensor,
+    Logits, NormGateUp, NormLinear, PageSize, Pool as PoolOp, Result, RowsKind, Sample, Score, Select, Sets,
+    Step, Tensor,
 };
 
 /// A pool of threads and the scratch of its kernels.
@@ -65,6 +67,8 @@ pub struct Cpu {
     sampling: Vec<sample::Room>,
     groups: Vec<attend::Group>,
     select: select::Room,
+    /// Of every query head, for the sequence in hand.
+    softmaxes: Vec<mass::Softmax>,
 }
 
 impl Cpu {
@@ -90,6 +94,7 @@ impl Cpu {
             sampling: (0..threads).map(|_| sample::Room::default()).collect(),
             groups: Vec::new(),
             select: select::Room::default(),
+            softmaxes: Vec::new(),
         })
     }
 
@@ -144,7 +149,11 @@ impl Backend for Cpu {
     }
 
     fn scores(&mut self, capacity: Capacity, heads: Heads) -> Result<Scores> {
-        Scores::new(capacity, heads)
+        Scores::new(capacity, heads.query())
+    }
+
+    fn pooled(&mut self, capacity: Capacity, rows: usize) -> Result<Scores> {
+        Scores::new(capacity, rows)
     }
 
     fn selection(
@@ -239,6 +248,10 @@ impl Backend for Cpu {
 
     fn score(&mut self, op: Score<'_, Self>) -> Result<()> {
         self.score_op(op)
+    }
+
+    fn pool(&mut self, op: PoolOp<'_, Self>) -> Result<()> {
+        self.pool_op(op)
     }
 
     fn select(&mut self, op: Select<'_, Self>) -> Result<()> {

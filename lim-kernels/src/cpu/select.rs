@@ -2,13 +2,16 @@
 //!
 //! The union needs few ranks. Reading the heads' ranked lists rank by rank, one rank of all heads yields at least one
 //! new token or has been exhausted, and M ranks of one head already hold M tokens; so a short prefix of every list is
-//! ranked first, and a longer one only where the prefix holds too few distinct tokens.
+//! ranked first, and a longer one only where the prefix holds too few distinct tokens. Where lists end at a share of the
+//! softmax, a prefix also does if every list ends in it.
 
 use super::Cpu;
 use super::attend::expect_layer;
 use super::buffer::Parts;
+use super::mass::Softmax;
 use super::rank::{best, position};
 use super::store::{Scores, Selection, shape_error};
+use crate::softmax::{fixed_share, log2_scale};
 use crate::{Error, Heads, Pick, Quota, Result, Select, Sets};
 
 /// Ranks per head of the first try, at least.
@@ -24,6 +27,16 @@ pub(super) struct Room {
     /// Chosen positions as bits, by sequence.
     chosen: Vec<Vec<u64>>,
     pending: Vec<usize>,
+    /// By list, where lists end at a share of the softmax.
+    shares: Vec<Share>,
+}
+
+/// Where a head's list ends.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    softmax: Softmax,
+    /// Fixed weights that the listed tokens must reach together.
+    wanted: u64,
 }
 
 /// What every rule works with.
@@ -45,6 +58,10 @@ impl Cpu {
         batch.expect_decode(OP)?;
         let count = expect_layer(OP, counters, layer)?;
         expect_room(OP, &pick, quota, heads, out)?;
+        let end = match pick {
+            Pick::Mass { scale, share, .. } => Some((log2_scale(OP, scale)?, fixed_share(OP, share)?)),
+            _ => None,
+        };
         if out.lens.len() < batch.step.seqs() {
             return Err(shape_error(OP, "selection", &[out.lens.len()], &[batch.step.seqs()]));
         }
@@ -56,11 +73,17 @@ impl Cpu {
                 self.select.pending.push(seq);
             }
         }
-        if let Pick::Union(scores) | Pick::PerQueryHead(scores) | Pick::Pages(scores) = pick {
-            scores.expect(OP, heads, batch)?;
+        let sets = out.sets;
+        if let Pick::Union(scores)
+        | Pick::Mass { scores, .. }
+        | Pick::Best(scores, _)
+        | Pick::Pages(scores, _) = pick
+        {
+            let rows = if sets_of(&pick).is_some() { sets.count(heads) } else { heads.query() };
+            scores.expect_rows(OP, rows, batch)?;
             for &seq in &self.select.pending {
                 let len = out.lens[seq];
-                let need = if matches!(pick, Pick::Pages(_)) { batch.page_size.pages_for(len) } else { len };
+                let need = if matches!(pick, Pick::Pages(..)) { batch.page_size.pages_for(len) } else { len };
                 if scores.counts[seq] != need {
                     return Err(shape_error(OP, "scores of a sequence", &[scores.counts[seq]], &[need]));
                 }
@@ -78,16 +101,22 @@ impl Cpu {
             stride: *stride,
         };
         match pick {
-            Pick::Union(scores) => self.union(&rule, scores),
-            Pick::PerQueryHead(scores) => self.per_head(&rule, scores.tokens, |seq, head, room, list| {
+            Pick::Union(scores) => self.union(&rule, scores, false),
+            Pick::Mass { scores, .. } => {
+                if let Some((c, share)) = end {
+                    self.shares(&rule, scores, c, share);
+                }
+                self.union(&rule, scores, true);
+            }
+            Pick::Best(scores, _) => self.per_row(&rule, scores, |seq, row, room, list| {
                 let (first, last) = rule.candidates(seq);
-                best(&scores.head(seq, head)[first..last], first, quota.history, room, list);
+                best(&scores.head(seq, row)[first..last], first, quota.history, room, list);
                 list.iter_mut().for_each(|key| *key = position(*key).into());
                 list.sort_unstable();
-                rule.write(seq, seq * heads.query() + head, list.iter().map(|&t| t as u32));
+                rule.write(seq, seq * scores.rows + row, list.iter().map(|&t| t as u32));
             }),
-            Pick::Pages(scores) => self.per_head(&rule, scores.tokens, |seq, head, room, list| {
-                rule.pages(seq, head, scores.head(seq, head), room, list);
+            Pick::Pages(scores, _) => self.per_row(&rule, scores, |seq, row, room, list| {
+                rule.pages(seq, seq * scores.rows + row, scores.head(seq, row), room, list);
             }),
             Pick::Nothing => {
                 for &seq in &self.select.pending {
@@ -98,36 +127,63 @@ impl Cpu {
         Ok(())
     }
 
-    /// Runs `choose(sequence, head, room, list)` for all heads of the pending sequences: room for the keys of `tokens`
-    /// scores, a list for those that are kept. Both take their memory once, however many tokens there are now.
-    fn per_head(
+    /// Runs `choose(sequence, row, room, list)` for all rows of the pending sequences: room for the keys of a row, a
+    /// list for those that are kept. Both take their memory once, however many tokens there are now.
+    fn per_row(
         &mut self,
         rule: &Rule<'_>,
-        tokens: usize,
+        scores: &Scores,
         choose: impl Fn(usize, usize, &mut Vec<u64>, &mut Vec<u64>) + Sync,
     ) {
-        let (heads, kept) = (rule.heads.query(), rule.quota.budget());
+        let (rows, kept) = (scores.rows, rule.quota.budget());
         let Room { ranking, lists, pending, .. } = &mut self.select;
-        grow(ranking, self.pool.threads(), tokens);
-        grow(lists, rule.lens.len() * heads, kept);
+        grow(ranking, self.pool.threads(), scores.tokens);
+        grow(lists, rule.lens.len() * rows, kept);
         let (ranking, lists) = (Parts::new(ranking), Parts::new(lists));
-        self.pool.run(pending.len() * heads, |task, thread| {
+        self.pool.run(pending.len() * rows, |task, thread| {
             // SAFETY: a thread uses its own room, a task its own list.
             let (room, list) = unsafe { (&mut ranking.slice(thread, 1)[0], &mut lists.slice(task, 1)[0]) };
-            choose(pending[task / heads], task % heads, room, list);
+            choose(pending[task / rows], task % rows, room, list);
         });
     }
 
-    /// LessIsMore: the M candidates with the smallest `min_h(rank_h * H + h)`.
-    fn union(&mut self, rule: &Rule<'_>, scores: &Scores) {
+    /// Softmaxes of the pending sequences, and what their lists have to reach: the share less sinks and window.
+    fn shares(&mut self, rule: &Rule<'_>, scores: &Scores, c: f32, share: u64) {
+        let (isa, heads) = (self.isa, rule.heads.query());
+        let Room { shares, pending, .. } = &mut self.select;
+        shares.resize(shares.len().max(rule.lens.len() * heads), Share::default());
+        let shares = Parts::new(shares);
+        self.pool.run(pending.len() * heads, |task, _| {
+            let (seq, head) = (pending[task / heads], task % heads);
+            let (first, last) = rule.candidates(seq);
+            let scores = scores.head(seq, head);
+            let softmax = Softmax::new(isa, scores, c);
+            let kept = softmax.sum(isa, &scores[..first]) + softmax.sum(isa, &scores[last..]);
+            let wanted = (u128::from(softmax.total) * u128::from(share)).div_ceil(1 << 32) as u64;
+            // SAFETY: a list's share is its task's alone.
+            unsafe {
+                shares.slice(seq * heads + head, 1)[0] =
+                    Share { softmax, wanted: wanted.saturating_sub(kept) };
+            }
+        });
+    }
+
+    /// LessIsMore: the M candidates with the smallest `min_h(rank_h * H + h)`; with `shares` from lists that end there.
+    fn union(&mut self, rule: &Rule<'_>, scores: &Scores, shares: bool) {
         let (heads, history) = (rule.heads.query(), rule.quota.history);
         let mut ranks = (2 * history.div_ceil(heads)).max(FIRST_RANKS).min(history);
         while !self.select.pending.is_empty() {
-            self.per_head(rule, scores.tokens, |seq, head, room, list| {
+            let ends = std::mem::take(&mut self.select.shares);
+            self.per_row(rule, scores, |seq, head, room, list| {
                 let (first, last) = rule.candidates(seq);
-                best(&scores.head(seq, head)[first..last], first, ranks, room, list);
+                let scores = scores.head(seq, head);
+                best(&scores[first..last], first, ranks, room, list);
                 list.sort_unstable_by(|a, b| b.cmp(a));
+                if shares {
+                    ends[seq * heads + head].cut(scores, list);
+                }
             });
+            self.select.shares = ends;
             let Room { lists, chosen, pending, .. } = &mut self.select;
             grow(chosen, rule.lens.len(), scores.tokens.div_ceil(64));
             let bits = Parts::new(chosen);
@@ -162,11 +218,24 @@ fn grow(vectors: &mut Vec<Vec<u64>>, count: usize, len: usize) {
     }
 }
 
-/// Marks the first `history` distinct positions of the lists, read rank by rank; whether there were as many.
+impl Share {
+    /// Ends a ranked list with the token that reaches the share.
+    fn cut(&self, scores: &[f32], list: &mut Vec<u64>) {
+        let mut left = self.wanted;
+        let mut kept = 0;
+        while left > 0 && kept < list.len() {
+            left = left.saturating_sub(self.softmax.fixed(scores[position(list[kept]) as usize]));
+            kept += 1;
+        }
+        list.truncate(kept);
+    }
+}
+
+/// Marks the first `history` distinct positions of the lists, read rank by rank; whether no longer lists could add any.
 fn merge(lists: &[Vec<u64>], ranks: usize, history: usize, bits: &mut [u64]) -> bool {
     let mut left = history;
     for rank in 0..ranks {
-        for list in lists {
+        for list in lists.iter().filter(|list| rank < list.len()) {
             if left == 0 {
                 return true;
             }
@@ -176,7 +245,7 @@ fn merge(lists: &[Vec<u64>], ranks: usize, history: usize, bits: &mut [u64]) -> 
             *word |= bit;
         }
     }
-    left == 0
+    left == 0 || ranks == history || lists.iter().all(|list| list.len() < ranks)
 }
 
 /// Positions of the set bits, ascending.
@@ -215,20 +284,29 @@ impl Rule<'_> {
         }
     }
 
-    /// Quest: the last page and the `K / page_size - 1` best others, all their tokens.
-    fn pages(&self, seq: usize, head: usize, scores: &[f32], room: &mut Vec<u64>, list: &mut Vec<u64>) {
-        let Some((_, others)) = scores.split_last() else { return };
+    /// The last pages and the best others, `K / page_size` in all, all their tokens.
+    fn pages(&self, seq: usize, row: usize, scores: &[f32], room: &mut Vec<u64>, list: &mut Vec<u64>) {
         let pages = (self.quota.budget() / self.page_size).max(1);
-        best(others, 0, pages - 1, room, list);
+        let recent = (self.quota.window / self.page_size).clamp(1, pages);
+        let others = scores.len() - recent;
+        best(&scores[..others], 0, pages - recent, room, list);
         list.iter_mut().for_each(|key| *key = position(*key).into());
-        list.push(others.len() as u64);
         list.sort_unstable();
+        list.extend(others as u64..scores.len() as u64);
         let len = self.lens[seq] as u32;
         let tokens = |page: u64| {
             let from = page as u32 * self.page_size as u32;
             from..(from + self.page_size as u32).min(len)
         };
-        self.emit(seq * self.heads.query() + head, list.iter().flat_map(|&page| tokens(page)));
+        self.emit(row, list.iter().flat_map(|&page| tokens(page)));
+    }
+}
+
+/// Sets of a rule that has a row of scores for each.
+fn sets_of(pick: &Pick<'_, Cpu>) -> Option<Sets> {
+    match *pick {
+        Pick::Best(_, sets) | Pick::Pages(_, sets) => Some(sets),
+        Pick::Union(_) | Pick::Mass { .. } | Pick::Nothing => None,
     }
 }
 
@@ -239,10 +317,7 @@ fn expect_room(
     heads: Heads,
     out: &Selection,
 ) -> Result<()> {
-    let needed = match pick {
-        Pick::Union(_) | Pick::Nothing => Sets::Shared,
-        Pick::PerQueryHead(_) | Pick::Pages(_) => Sets::PerQueryHead,
-    };
+    let needed = sets_of(pick).unwrap_or(Sets::Shared);
     if out.sets != needed || out.heads != heads {
         let (got, expected) = (out.sets.count(out.heads), needed.count(heads));
         return Err(shape_error(op, "sets of the selection", &[got], &[expected]));

@@ -231,53 +231,53 @@ impl Batch {
     }
 }
 
-/// Raw scores `[seqs][H][tokens]`.
+/// Raw scores or pooled weights, `[seqs][rows][tokens]`; scores have a row a query head.
 #[derive(Debug)]
 pub struct Scores {
     pub(super) data: Buffer,
     /// Tokens (or pages) that were scored, by sequence.
     pub(super) counts: Vec<usize>,
-    pub(super) query_heads: usize,
+    pub(super) rows: usize,
     pub(super) tokens: usize,
 }
 
 impl Scores {
-    pub(super) fn new(capacity: Capacity, heads: Heads) -> Result<Self> {
-        let (query_heads, tokens) = (heads.query(), capacity.tokens);
-        let count = capacity.seqs.saturating_mul(query_heads).saturating_mul(tokens);
-        Ok(Scores {
-            data: Buffer::floats(count, "scores")?,
-            counts: vec![0; capacity.seqs],
-            query_heads,
-            tokens,
-        })
+    pub(super) fn new(capacity: Capacity, rows: usize) -> Result<Self> {
+        let tokens = capacity.tokens;
+        let count = capacity.seqs.saturating_mul(rows).saturating_mul(tokens);
+        Ok(Scores { data: Buffer::floats(count, "scores")?, counts: vec![0; capacity.seqs], rows, tokens })
     }
 
     /// Checks that sequences of `batch`, each with `count(n)` scores, fit.
     pub(super) fn expect(&self, op: &'static str, heads: Heads, batch: &Batch) -> Result<()> {
-        let got = [self.counts.len(), self.query_heads, self.tokens];
-        let need = [batch.step.seqs(), heads.query(), batch.step.max_len()];
+        self.expect_rows(op, heads.query(), batch)
+    }
+
+    /// The same, in `rows` rows a sequence.
+    pub(super) fn expect_rows(&self, op: &'static str, rows: usize, batch: &Batch) -> Result<()> {
+        let got = [self.counts.len(), self.rows, self.tokens];
+        let need = [batch.step.seqs(), rows, batch.step.max_len()];
         if got[0] >= need[0] && got[1] == need[1] && got[2] >= need[2] {
             return Ok(());
         }
         Err(shape_error(op, "scores", &got, &need))
     }
 
-    /// One head's scores.
+    /// One row: the scores of a head.
     pub(super) fn head(&self, seq: usize, head: usize) -> &[f32] {
-        let start = (seq * self.query_heads + head) * self.tokens;
+        let start = (seq * self.rows + head) * self.tokens;
         &self.data.f32s()[start..start + self.counts[seq]]
     }
 
     pub(super) fn write(&mut self, seq: usize, data: &[f32]) -> Result<()> {
-        let count = data.len() / self.query_heads;
-        if seq >= self.counts.len() || data.len() != count * self.query_heads || count > self.tokens {
-            let most = [self.counts.len(), self.query_heads, self.tokens];
+        let count = data.len() / self.rows;
+        if seq >= self.counts.len() || data.len() != count * self.rows || count > self.tokens {
+            let most = [self.counts.len(), self.rows, self.tokens];
             return Err(shape_error("write scores", "data (sequence, values)", &[seq, data.len()], &most));
         }
         self.counts[seq] = count;
         for (head, row) in data.chunks_exact(count.max(1)).enumerate() {
-            let start = (seq * self.query_heads + head) * self.tokens;
+            let start = (seq * self.rows + head) * self.tokens;
             self.data.f32s_mut()[start..start + count].copy_from_slice(row);
         }
         Ok(())
@@ -288,7 +288,7 @@ impl Scores {
             let have = self.counts.get(seq).map_or([seq, 0], |&c| [seq, c]);
             return Err(shape_error("read scores", "count (sequence, scores)", &[seq, count], &have));
         }
-        Ok((0..self.query_heads).flat_map(|head| self.head(seq, head).iter().copied()).collect())
+        Ok((0..self.rows).flat_map(|head| self.head(seq, head).iter().copied()).collect())
     }
 }
 

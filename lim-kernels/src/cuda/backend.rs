@@ -4,10 +4,11 @@ use super::{
     Cuda, CudaBatch, CudaCounters, CudaKv, CudaLinear, CudaRope, CudaRows, CudaScores, CudaSelection,
     CudaVector, Graph,
 };
-use super::{append, attend, linear, sample, score, select};
+use super::{append, attend, linear, pool, sample, score, select};
 use crate::{
     Append, Attend, Backend, Capacity, Embed, Error, Heads, HostTensor, KvLayout, LayerCount, LinearAdd,
-    Logits, NormGateUp, NormLinear, PageSize, Result, RowsKind, Sample, Score, Select, Sets, Step, Tensor,
+    Logits, NormGateUp, NormLinear, PageSize, Pool, Result, RowsKind, Sample, Score, Select, Sets, Step,
+    Tensor,
 };
 
 impl Backend for Cuda {
@@ -51,7 +52,11 @@ impl Backend for Cuda {
     }
 
     fn scores(&mut self, capacity: Capacity, heads: Heads) -> Result<CudaScores> {
-        self.make_scores(capacity, heads)
+        self.make_scores(capacity, heads.query())
+    }
+
+    fn pooled(&mut self, capacity: Capacity, rows: usize) -> Result<CudaScores> {
+        self.make_scores(capacity, rows)
     }
 
     fn selection(
@@ -139,6 +144,10 @@ impl Backend for Cuda {
 
     fn score(&mut self, op: Score<'_, Self>) -> Result<()> {
         score::score(self, op)
+    }
+
+    fn pool(&mut self, op: Pool<'_, Self>) -> Result<()> {
+        pool::pool(self, op)
     }
 
     fn select(&mut self, op: Select<'_, Self>) -> Result<()> {

@@ -19,6 +19,7 @@ mod gemm;
 mod graph;
 mod kv;
 mod linear;
+mod pool;
 mod rows;
 mod sample;
 mod score;

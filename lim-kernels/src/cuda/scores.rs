@@ -1,15 +1,15 @@
-//! Raw scores on the device.
+//! Raw scores and pooled weights on the device.
 
 use super::check::shape_error;
 use super::{Buffer, Cuda, CudaBatch, ffi};
 use crate::{Capacity, Heads, Result, ScoreOf};
 
-/// Raw scores, `[seqs][heads][stride]` float32.
+/// Raw scores or pooled weights, `[seqs][rows][stride]` float32; scores have a row a query head.
 pub struct CudaScores {
     data: Buffer<f32>,
     /// Tokens (or pages) that were scored, by sequence.
     counts: Vec<usize>,
-    heads: usize,
+    rows: usize,
     tokens: usize,
     /// `tokens`, rounded up to a multiple of 4.
     stride: usize,
@@ -28,20 +28,31 @@ impl CudaScores {
         batch: &CudaBatch,
         of: ScoreOf,
     ) -> Result<()> {
+        self.expect_rows(op, heads.query(), batch, of)
+    }
+
+    /// The same, in `rows` rows a sequence.
+    pub(super) fn expect_rows(
+        &self,
+        op: &'static str,
+        rows: usize,
+        batch: &CudaBatch,
+        of: ScoreOf,
+    ) -> Result<()> {
         let tokens = batch.capacity().tokens;
         let columns = match of {
             ScoreOf::Tokens => tokens,
             ScoreOf::Pages => batch.page_size().pages_for(tokens),
         };
-        let got = [self.counts.len(), self.heads, self.tokens];
-        let need = [batch.seqs(), heads.query(), columns];
+        let got = [self.counts.len(), self.rows, self.tokens];
+        let need = [batch.seqs(), rows, columns];
         if got[0] >= need[0] && got[1] == need[1] && got[2] >= need[2] {
             return Ok(());
         }
         Err(shape_error(op, "scores", &got, &need))
     }
 
-    /// Notes that sequence `seq` now has `count` scores a head.
+    /// Notes that sequence `seq` now has `count` scores a row.
     pub(super) fn note(&mut self, seq: usize, count: usize) {
         self.counts[seq] = count;
     }
@@ -53,11 +64,11 @@ impl CudaScores {
 }
 
 impl Cuda {
-    pub(super) fn make_scores(&mut self, capacity: Capacity, heads: Heads) -> Result<CudaScores> {
+    pub(super) fn make_scores(&mut self, capacity: Capacity, rows: usize) -> Result<CudaScores> {
         let Capacity { seqs, tokens, .. } = capacity;
-        let (heads, stride) = (heads.query(), tokens.next_multiple_of(4));
-        let data = self.zeros(seqs.saturating_mul(heads).saturating_mul(stride), "scores")?;
-        Ok(CudaScores { data, counts: vec![0; seqs], heads, tokens, stride })
+        let stride = tokens.next_multiple_of(4);
+        let data = self.zeros(seqs.saturating_mul(rows).saturating_mul(stride), "scores")?;
+        Ok(CudaScores { data, counts: vec![0; seqs], rows, tokens, stride })
     }
 
     pub(super) fn scores_from_host(
@@ -66,14 +77,14 @@ impl Cuda {
         data: &[f32],
         scores: &mut CudaScores,
     ) -> Result<()> {
-        let CudaScores { heads, tokens, stride, .. } = *scores;
-        let count = data.len() / heads;
-        if seq >= scores.counts.len() || data.len() != count * heads || count > tokens {
-            let most = [scores.counts.len(), heads, tokens];
+        let CudaScores { rows, tokens, stride, .. } = *scores;
+        let count = data.len() / rows;
+        if seq >= scores.counts.len() || data.len() != count * rows || count > tokens {
+            let most = [scores.counts.len(), rows, tokens];
             return Err(shape_error("write scores", "data (sequence, values)", &[seq, data.len()], &most));
         }
-        for (head, row) in data.chunks_exact(count.max(1)).enumerate() {
-            self.copy_in(row, &mut scores.data, (seq * heads + head) * stride)?;
+        for (index, row) in data.chunks_exact(count.max(1)).enumerate() {
+            self.copy_in(row, &mut scores.data, (seq * rows + index) * stride)?;
         }
         scores.counts[seq] = count;
         Ok(())
@@ -85,14 +96,14 @@ impl Cuda {
         count: usize,
         scores: &CudaScores,
     ) -> Result<Vec<f32>> {
-        let CudaScores { heads, stride, .. } = *scores;
+        let CudaScores { rows, stride, .. } = *scores;
         if scores.counts.get(seq) != Some(&count) {
             let have = scores.counts.get(seq).map_or([seq, 0], |&c| [seq, c]);
             return Err(shape_error("read scores", "count (sequence, scores)", &[seq, count], &have));
         }
-        let mut out = vec![0f32; heads * count];
-        for (head, row) in out.chunks_exact_mut(count.max(1)).enumerate() {
-            self.copy_out(&scores.data, (seq * heads + head) * stride, row)?;
+        let mut out = vec![0f32; rows * count];
+        for (index, row) in out.chunks_exact_mut(count.max(1)).enumerate() {
+            self.copy_out(&scores.data, (seq * rows + index) * stride, row)?;
         }
         Ok(out)
     }

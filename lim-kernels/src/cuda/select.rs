@@ -2,7 +2,7 @@
 
 use super::check::{int, shape_error};
 use super::{Cuda, CudaBatch, CudaScores, ffi};
-use crate::{DType, Heads, Pick, Result, ScoreOf, Select, Sets};
+use crate::{DType, Error, Heads, Pick, Result, ScoreOf, Select, Sets};
 
 const OP: &str = "select";
 
@@ -13,8 +13,12 @@ pub(super) fn select(cuda: &mut Cuda, op: Select<'_, Cuda>) -> Result<()> {
     let counters = counters.layer(OP, layer)?;
     let (rule, scores, sets) = match pick {
         Pick::Union(scores) => (ffi::LIM_PICK_UNION, Some(scores), Sets::Shared),
-        Pick::PerQueryHead(scores) => (ffi::LIM_PICK_HEADS, Some(scores), Sets::PerQueryHead),
-        Pick::Pages(scores) => (ffi::LIM_PICK_PAGES, Some(scores), Sets::PerQueryHead),
+        Pick::Mass { .. } => {
+            let reason = "it cannot select by a share of the softmax; the CPU can".into();
+            return Err(Error::Device { device: cuda.name(), reason });
+        }
+        Pick::Best(scores, sets) => (ffi::LIM_PICK_HEADS, Some(scores), sets),
+        Pick::Pages(scores, sets) => (ffi::LIM_PICK_PAGES, Some(scores), sets),
         Pick::Nothing => (ffi::LIM_PICK_NOTHING, None, Sets::Shared),
     };
     out.expect_room(OP, sets, heads, quota.budget())?;

@@ -166,7 +166,7 @@ fn select_and_attend<B: Backend>(
     }
     let sets = if per_head { Sets::PerQueryHead } else { Sets::Shared };
     let mut selection = b.selection(cache.capacity(), heads, sets, quota.budget()).unwrap();
-    let pick = if per_head { Pick::PerQueryHead(&scores) } else { Pick::Union(&scores) };
+    let pick = if per_head { Pick::Best(&scores, Sets::PerQueryHead) } else { Pick::Union(&scores) };
     let op = Select { pick, quota, heads, batch: &cache.batch, layer: 0, counters, out: &mut selection };
     b.select(op).unwrap();
     let chosen = (0..cache.lens.len()).map(|seq| b.read_selection(seq, &selection).unwrap()).collect();

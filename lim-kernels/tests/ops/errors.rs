@@ -9,7 +9,7 @@ use crate::attend::run;
 use crate::fixture::{Cache, Rng, Subject, host, layout, no_rotation, plain_batch, rows};
 
 #[track_caller]
-fn refused<T>(result: Result<T, Error>, words: &str) {
+pub(crate) fn refused<T>(result: Result<T, Error>, words: &str) {
     match result {
         Ok(_) => panic!("accepted, expected: {words}"),
         Err(error) => assert!(error.to_string().contains(words), "{error}; expected: {words}"),
@@ -131,10 +131,10 @@ pub(crate) fn selections<B: Backend>(s: &mut Subject<B>) {
         s.b.select(Select { pick, quota, heads, batch: &cache.batch, layer, counters: &mut counters, out })
     };
     refused(op(Pick::Union(&scores), quota, 0, &mut per_head), "sets of the selection");
-    refused(op(Pick::PerQueryHead(&scores), quota, 0, &mut shared), "sets of the selection");
+    refused(op(Pick::Best(&scores, Sets::PerQueryHead), quota, 0, &mut shared), "sets of the selection");
     refused(op(Pick::Union(&scores), Quota { history: 5, ..quota }, 0, &mut shared), "token budget is 9");
     refused(op(Pick::Union(&scores), quota, 1, &mut shared), "layer is 1");
-    refused(op(Pick::Pages(&scores), quota, 0, &mut per_head), "scores of a sequence");
+    refused(op(Pick::Pages(&scores, Sets::PerQueryHead), quota, 0, &mut per_head), "scores of a sequence");
     op(Pick::Union(&scores), quota, 0, &mut shared).unwrap();
     // A selection serves the step it was made in.
     cache.lens[0] = 39;

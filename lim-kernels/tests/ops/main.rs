@@ -6,6 +6,7 @@ mod errors;
 mod fixture;
 mod kernels_page;
 mod linear;
+mod pool;
 mod prefill;
 mod reference;
 mod sample;
@@ -40,6 +41,7 @@ macro_rules! all_ops {
             append { norm_and_rotation, rounding, page_bounds, copied_page }
             attend { dense, dense_scored, selected, within_budget_is_dense, alone_or_in_a_batch }
             prefill { causal }
+            pool { weights, refusals }
             select { goldens, token_rules, page_rule }
             sample { greedy_and_logprob, frequencies, truncation, penalties, repeatable, refusals }
             errors { weights, steps, pages, selections }

@@ -10,6 +10,8 @@ use crate::reference::{ranked, union};
 enum Rule {
     Union,
     PerQueryHead,
+    /// One row for all heads.
+    Row,
     Pages,
     Nothing,
 }
@@ -40,15 +42,18 @@ fn choose<B: Backend>(
     for (seq, rows) in scores.iter().enumerate() {
         b.write_scores(seq, &rows.concat(), &mut buffer).unwrap();
     }
-    let sets = if matches!(rule, Rule::Union | Rule::Nothing) { Sets::Shared } else { Sets::PerQueryHead };
+    let sets = match rule {
+        Rule::Union | Rule::Row | Rule::Nothing => Sets::Shared,
+        Rule::PerQueryHead | Rule::Pages => Sets::PerQueryHead,
+    };
     let mut out = b.selection(capacity, heads, sets, quota.budget()).unwrap();
     let mut counters = b.counters(1).unwrap();
     // Twice: nothing of a selection may leak into the next.
     for _ in 0..2 {
         let pick = match rule {
             Rule::Union => Pick::Union(&buffer),
-            Rule::PerQueryHead => Pick::PerQueryHead(&buffer),
-            Rule::Pages => Pick::Pages(&buffer),
+            Rule::PerQueryHead | Rule::Row => Pick::Best(&buffer, sets),
+            Rule::Pages => Pick::Pages(&buffer, sets),
             Rule::Nothing => Pick::Nothing,
         };
         let op =
@@ -119,7 +124,10 @@ pub(crate) fn token_rules<B: Backend>(s: &mut Subject<B>) {
             (0..1 + rng.below(4)).map(|_| 1 + rng.below(if case % 3 == 0 { 700 } else { 100 })).collect();
         let scores: Vec<_> = lens.iter().map(|&n| random(&mut rng, case, heads, n)).collect();
         let quota = quota(&mut rng);
-        for rule in [Rule::Union, Rule::PerQueryHead, Rule::Nothing] {
+        for rule in [Rule::Union, Rule::PerQueryHead, Rule::Row, Rule::Nothing] {
+            if rule == Rule::Row && heads > 1 {
+                continue;
+            }
             let got = choose(&mut s.b, rule, quota, 16, &lens, &scores);
             for (seq, &n) in lens.iter().enumerate() {
                 let want = (n > quota.budget()).then(|| {
@@ -134,7 +142,7 @@ pub(crate) fn token_rules<B: Backend>(s: &mut Subject<B>) {
                         Rule::Union => {
                             vec![positions(quota, n, &union(&scores[seq], candidates.clone(), quota.history))]
                         }
-                        Rule::PerQueryHead => scores[seq].iter().map(top).collect(),
+                        Rule::PerQueryHead | Rule::Row => scores[seq].iter().map(top).collect(),
                         _ => vec![positions(quota, n, &[])],
                     }
                 });

@@ -62,6 +62,9 @@ impl Backend for Fake {
     fn scores(&mut self, _: Capacity, _: Heads) -> Result<()> {
         absent()
     }
+    fn pooled(&mut self, _: Capacity, _: usize) -> Result<()> {
+        absent()
+    }
     fn selection(&mut self, _: Capacity, _: Heads, _: Sets, _: usize) -> Result<()> {
         absent()
     }
@@ -117,6 +120,9 @@ impl Backend for Fake {
         absent()
     }
     fn score(&mut self, _: Score<'_, Self>) -> Result<()> {
+        absent()
+    }
+    fn pool(&mut self, _: Pool<'_, Self>) -> Result<()> {
         absent()
     }
     fn select(&mut self, _: Select<'_, Self>) -> Result<()> {

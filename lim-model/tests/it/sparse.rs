@@ -26,7 +26,7 @@ fn within_the_budget_every_policy_is_full_bit_for_bit() {
 #[test]
 fn beyond_the_budget_sparse_policies_differ_from_full() {
     let logprobs = |policy| alone(attention(policy, 24), greedy(80, 3, 20)).remove(0).logprobs;
-    for policy in [Policy::Lim, Policy::Tidal, Policy::Quest, Policy::Streaming] {
+    for policy in Policy::ALL.into_iter().filter(|&policy| policy != Policy::Full) {
         assert_ne!(logprobs(policy), logprobs(Policy::Full), "{policy}");
     }
 }
@@ -66,6 +66,30 @@ fn the_counters_count_lessismore() {
     assert_eq!(sparsity.selections, 2 * steps as u64);
     assert_eq!(sparsity.kv_bytes_dense, 5 * context * usage.token_bytes);
     assert!(sparsity.kv_bytes_read < sparsity.kv_bytes_dense);
+}
+
+/// Layers after the first selection read no more than the budget, and less than everything.
+#[test]
+fn every_policy_reads_its_budget() {
+    let (budget, prompt_len, steps) = (24, 60, 10);
+    for policy in Policy::ALL.into_iter().filter(|&policy| policy != Policy::Full) {
+        let mut engine = engine(attention(policy, budget), options());
+        let ids = engine.add(greedy(prompt_len, 1, steps + 1)).unwrap();
+        run(&mut engine, &ids);
+        let usage = engine.usage().unwrap();
+        let last = usage.layers[4];
+        assert_eq!(last.context, (1..=steps).map(|step| (prompt_len + step) as u64).sum::<u64>());
+        let most = (steps * budget) as u64;
+        match policy {
+            // Pages may be partly filled, and shares may take fewer tokens.
+            Policy::Quest | Policy::Delta => {
+                assert!(last.attended <= most && last.attended > most / 2, "{policy}")
+            }
+            Policy::TopP => assert!((steps as u64..=most).contains(&last.attended), "{policy}"),
+            _ => assert_eq!(last.attended, most, "{policy}"),
+        }
+        assert!(usage.sparsity().selections >= steps as u64, "{policy}");
+    }
 }
 
 #[test]

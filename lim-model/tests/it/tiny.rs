@@ -3,7 +3,7 @@
 use lim_kernels::cpu::Cpu;
 use lim_kernels::{Backend, DType, PageSize, SampleParams, Sampled};
 use lim_model::{Checkpoint, Config, Engine, EngineOptions, Event, FinishReason, Model, Request, SeqId};
-use lim_select::{Attention, Layers, ModelHint, Policy, Settings};
+use lim_select::{Attention, Layers, ModelHint, Policy, Schedule, Settings};
 
 /// Positions of the tiny model.
 pub(crate) const POSITIONS: usize = 256;
@@ -20,10 +20,11 @@ pub(crate) fn config() -> Config {
 /// Every policy; those with a budget read `budget` tokens.
 pub(crate) fn attention(policy: Policy, budget: usize) -> Attention {
     let layers: Layers = "dense=0,select=1,3s".parse().unwrap();
+    let reuses = policy.rule().select.is_some_and(|rule| rule.schedule == Schedule::Model);
     let settings = Settings {
         policy: Some(policy),
         token_budget: (policy != Policy::Full).then_some(budget),
-        layers: matches!(policy, Policy::Lim | Policy::Tidal).then_some(layers),
+        layers: reuses.then_some(layers),
         ..Settings::default()
     };
     let hint = ModelHint { model_type: "qwen3", name: "", layers: 5, hidden: 64 };

@@ -15,6 +15,7 @@ pub(super) const RULE: Rule = Rule {
         tokens: 2048,
         recent_ratio: Knob::Default(0.25),
         sinks: Knob::Default(4),
+        top_mass: None,
         schedule: Schedule::Model,
     }),
 };

@@ -1,14 +1,19 @@
 //! The closed set of policies. Each is one file with its [`Rule`], and one arm of [`Policy::rule`].
 
+mod delta;
 mod full;
+mod kascade;
 mod lim;
+mod lim_layer;
+mod omnikv;
 mod quest;
 mod streaming;
 mod tidal;
+mod topp;
 
 use std::{fmt, str::FromStr};
 
-use lim_kernels::{Backend, Pick, ScoreOf, Sets};
+use lim_kernels::{Backend, Pick, Pooling, ScoreOf, Sets};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{Error, Result};
@@ -21,8 +26,18 @@ pub enum Policy {
     /// LessIsMore: the heads' rankings merged into one set for all heads.
     #[default]
     Lim,
+    /// LessIsMore's rule in every later layer, each for itself.
+    LimLayer,
     /// TidalDecode: each query head its own top tokens.
     Tidal,
+    /// Kascade: each KV head the tokens with the most weight in its group.
+    Kascade,
+    /// OmniKV: for all heads the tokens with the most weight in any.
+    OmniKv,
+    /// DELTA: for all heads the pages with the most weight.
+    Delta,
+    /// Twilight's rule: tokens until a share of every head's weight is reached.
+    TopP,
     /// Quest: each query head its own top pages by upper bound.
     Quest,
     /// StreamingLLM: the first tokens and the last.
@@ -51,6 +66,8 @@ pub struct SelectRule {
     pub recent_ratio: Knob<f64>,
     /// S, always-kept first positions.
     pub sinks: Knob<usize>,
+    /// The share of a head's softmax to reach when nothing else is asked for; `None` where sets have a fixed size.
+    pub top_mass: Option<f64>,
     /// Which layers select when nothing else is asked for.
     pub schedule: Schedule,
 }
@@ -69,10 +86,18 @@ pub enum Knob<T> {
 pub enum Choice {
     /// Heads' token rankings merged into one set.
     Union,
+    /// The same from lists that end at a share of their head's softmax.
+    Mass,
     /// Each query head's top tokens.
     PerQueryHead,
+    /// Each KV head's top tokens by the sum of its group's softmax weights.
+    PerKvHead,
+    /// The top tokens by the largest softmax weight of all heads.
+    Peak,
     /// Each query head's top pages.
     Pages,
+    /// The top pages by the sum of their tokens' largest softmax weights.
+    PeakPages,
     /// None.
     Nothing,
 }
@@ -84,32 +109,64 @@ pub enum Schedule {
     Model,
     /// Every layer selects and attends to its own selection.
     EveryLayer,
+    /// The same, but for two dense layers before.
+    LaterLayers,
+}
+
+/// What choices by softmax weights need besides scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mass {
+    /// Softmax scale.
+    pub scale: f32,
+    /// Share of a head's softmax that [`Choice::Mass`] reaches; others do not look at it.
+    pub share: f64,
 }
 
 impl Choice {
     /// Scores it ranks by.
     pub fn scores(self) -> Option<ScoreOf> {
         match self {
-            Choice::Union | Choice::PerQueryHead => Some(ScoreOf::Tokens),
             Choice::Pages => Some(ScoreOf::Pages),
             Choice::Nothing => None,
+            _ => Some(ScoreOf::Tokens),
         }
+    }
+
+    /// How the scores are pooled before it ranks; `None` where it ranks by the scores themselves.
+    pub fn pooling(self) -> Option<Pooling> {
+        match self {
+            Choice::PerKvHead => Some(Pooling::Groups),
+            Choice::Peak => Some(Pooling::Peak),
+            Choice::PeakPages => Some(Pooling::PagePeak),
+            _ => None,
+        }
+    }
+
+    /// Whether it takes whole pages.
+    pub fn is_of_pages(self) -> bool {
+        matches!(self, Choice::Pages | Choice::PeakPages)
     }
 
     /// Sets it makes.
     pub fn sets(self) -> Sets {
         match self {
-            Choice::Union | Choice::Nothing => Sets::Shared,
             Choice::PerQueryHead | Choice::Pages => Sets::PerQueryHead,
+            Choice::PerKvHead => Sets::PerKvHead,
+            _ => Sets::Shared,
         }
     }
 
-    /// The seam's operand, given the scores that [`Choice::scores`] asks for; `None` when they are missing.
-    pub fn pick<B: Backend>(self, scores: Option<&B::Scores>) -> Option<Pick<'_, B>> {
+    /// The seam's operand, given the scores that [`Choice::scores`] asks for, pooled where [`Choice::pooling`] says so;
+    /// `None` when they are missing.
+    pub fn pick<B: Backend>(self, scores: Option<&B::Scores>, mass: Mass) -> Option<Pick<'_, B>> {
+        let Mass { scale, share } = mass;
         match self {
             Choice::Union => scores.map(Pick::Union),
-            Choice::PerQueryHead => scores.map(Pick::PerQueryHead),
-            Choice::Pages => scores.map(Pick::Pages),
+            Choice::Mass => scores.map(|scores| Pick::Mass { scores, scale, share }),
+            Choice::PerQueryHead | Choice::PerKvHead | Choice::Peak => {
+                scores.map(|scores| Pick::Best(scores, self.sets()))
+            }
+            Choice::Pages | Choice::PeakPages => scores.map(|scores| Pick::Pages(scores, self.sets())),
             Choice::Nothing => Some(Pick::Nothing),
         }
     }
@@ -117,14 +174,30 @@ impl Choice {
 
 impl Policy {
     /// Every policy.
-    pub const ALL: [Policy; 5] = [Policy::Full, Policy::Lim, Policy::Tidal, Policy::Quest, Policy::Streaming];
+    pub const ALL: [Policy; 10] = [
+        Policy::Full,
+        Policy::Lim,
+        Policy::LimLayer,
+        Policy::Tidal,
+        Policy::Kascade,
+        Policy::OmniKv,
+        Policy::Delta,
+        Policy::TopP,
+        Policy::Quest,
+        Policy::Streaming,
+    ];
 
     /// What defines the policy.
     pub fn rule(self) -> &'static Rule {
         match self {
             Policy::Full => &full::RULE,
             Policy::Lim => &lim::RULE,
+            Policy::LimLayer => &lim_layer::RULE,
             Policy::Tidal => &tidal::RULE,
+            Policy::Kascade => &kascade::RULE,
+            Policy::OmniKv => &omnikv::RULE,
+            Policy::Delta => &delta::RULE,
+            Policy::TopP => &topp::RULE,
             Policy::Quest => &quest::RULE,
             Policy::Streaming => &streaming::RULE,
         }

@@ -14,6 +14,7 @@ pub(super) const RULE: Rule = Rule {
         tokens: 2048,
         recent_ratio: Knob::Fixed(0.0, "it keeps whole pages by score, and the current token's page always"),
         sinks: Knob::Fixed(0, "it keeps whole pages by score, the first page like any other"),
+        top_mass: None,
         schedule: Schedule::EveryLayer,
     }),
 };

@@ -13,6 +13,7 @@ pub(super) const RULE: Rule = Rule {
         tokens: 2048,
         recent_ratio: Knob::Fixed(1.0, "the window is always the budget less the sinks"),
         sinks: Knob::Default(4),
+        top_mass: None,
         schedule: Schedule::EveryLayer,
     }),
 };

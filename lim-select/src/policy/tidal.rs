@@ -13,6 +13,7 @@ pub(super) const RULE: Rule = Rule {
         tokens: 2048,
         recent_ratio: Knob::Default(0.0),
         sinks: Knob::Default(0),
+        top_mass: None,
         schedule: Schedule::Model,
     }),
 };

@@ -8,7 +8,7 @@ use lim_kernels::{
     Tensor,
 };
 use lim_select::{
-    Attention, Buffers, DecodeAttend, ModelHint, Policy, Settings, decode_attention, reference,
+    Attention, Buffers, DecodeAttend, Mass, ModelHint, Policy, Settings, decode_attention, reference,
 };
 
 use crate::cases::draw;
@@ -79,7 +79,10 @@ impl Sequence {
                 .map(|(t, h)| self.score(t, h))
                 .collect(),
         };
-        reference::select(choice, &scores, H, self.len(), page_size, attention.quota().expect("sparse"))
+        let heads = Heads::new(H, KV, D).expect("valid");
+        let mass = Mass { scale: SCALE, share: attention.report().top_mass.unwrap_or(1.0) };
+        let quota = attention.quota().expect("sparse");
+        reference::select(choice, &scores, heads, self.len(), page_size, quota, mass)
     }
 
     /// Float64 attention of head `h` over `positions`, `[D]`.
@@ -203,13 +206,16 @@ fn attention(policy: Policy) -> Attention {
     settings.resolve(&hint, PageSize::new(PAGE).expect("valid")).expect("valid")
 }
 
-const SPARSE: [Policy; 4] = [Policy::Lim, Policy::Tidal, Policy::Quest, Policy::Streaming];
+/// Every policy but `full`.
+fn sparse() -> impl Iterator<Item = Policy> {
+    Policy::ALL.into_iter().filter(|&policy| policy != Policy::Full)
+}
 
 /// Every role under every policy, against float64 attention over the reference's sets.
 pub(crate) fn roles_read_what_they_should<B: Backend>(backend: B, dtype: DType, tolerance: f64) {
     let mut rig = Rig::new(backend, dtype, &LENGTHS);
     let full = rig.run(&attention(Policy::Full));
-    for policy in SPARSE {
+    for policy in sparse() {
         let attention = attention(policy);
         let got = rig.run(&attention);
         assert!(got.outputs[0] == full.outputs[0], "{policy}: a select layer that reads everything is dense");
@@ -226,7 +232,7 @@ pub(crate) fn roles_read_what_they_should<B: Backend>(backend: B, dtype: DType, 
                 continue;
             };
             for h in 0..H {
-                let expected = sequence.attention(h, &sets[h % sets.len()]);
+                let expected = sequence.attention(h, &sets[h * sets.len() / H]);
                 for (&got, expected) in output[h * D..(h + 1) * D].iter().zip(expected) {
                     let error = (f64::from(got) - expected).abs();
                     assert!(error <= tolerance, "{policy}, sequence {seq}, head {h}: {got} for {expected}");
@@ -267,7 +273,7 @@ fn check_counts<B: Backend>(
 pub(crate) fn within_the_budget_all_is_full<B: Backend>(backend: B, dtype: DType) {
     let mut rig = Rig::new(backend, dtype, &[K, 5, 17]);
     let full = rig.run(&attention(Policy::Full));
-    for policy in SPARSE {
+    for policy in sparse() {
         let got = rig.run(&attention(policy));
         assert!(got.outputs == full.outputs, "{policy}");
         assert_eq!(got.counts, full.counts, "{policy}");
@@ -278,7 +284,9 @@ pub(crate) fn within_the_budget_all_is_full<B: Backend>(backend: B, dtype: DType
 pub(crate) fn foreign_buffers_are_refused<B: Backend>(backend: B, dtype: DType) {
     let mut rig = Rig::new(backend, dtype, &[K + 1]);
     let Rig { backend, heads, capacity, kv, batch, q, out, .. } = &mut rig;
-    for (made_for, used_with) in [(Policy::Full, Policy::Lim), (Policy::Lim, Policy::Tidal)] {
+    for (made_for, used_with) in
+        [(Policy::Full, Policy::Lim), (Policy::Lim, Policy::Tidal), (Policy::OmniKv, Policy::Kascade)]
+    {
         let mut buffers = Buffers::new(backend, &attention(made_for), *capacity, *heads).expect("buffers");
         let mut counters = backend.counters(LAYERS).expect("counters");
         let op = DecodeAttend {

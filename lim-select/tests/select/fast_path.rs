@@ -1,9 +1,9 @@
-//! A backend's selection equals the reference, bit for bit, given the same scores.
+//! A backend's pooling and selection equal the reference, bit for bit, given the same scores.
 
 use std::cell::RefCell;
 
-use lim_kernels::{Backend, Capacity, Heads, PageSize, Quota, Select, Step};
-use lim_select::{Choice, reference};
+use lim_kernels::{Backend, Capacity, Heads, PageSize, Pool, Quota, Select, Step};
+use lim_select::{Choice, Mass, reference};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -15,18 +15,23 @@ use crate::cases::{budget, draw, score};
 #[derive(Clone, Debug)]
 struct Batch {
     heads: usize,
+    kv: usize,
     quota: Quota,
     page_size: usize,
+    mass: Mass,
     /// n and scores `[H][n]` of each sequence.
     sequences: Vec<(usize, Vec<f32>)>,
 }
 
 fn batch() -> impl Strategy<Value = Batch> {
-    let heads = prop_oneof![4 => 1..=8usize, 1 => prop::sample::select(vec![16usize, 32, 128])];
+    let one = (1..=8usize).prop_map(|heads| (heads, heads));
+    let grouped = prop::sample::select(vec![(2, 1), (8, 2), (16, 16), (32, 8), (40, 8), (128, 8), (7, 1)]);
+    let heads = prop_oneof![1 => one, 1 => grouped];
+    let mass = (prop::sample::select(vec![0.01f32, 0.125, 1.0, 30.0]), prop_oneof![0.001..1.0f64, Just(1.0)]);
     let page_size = prop::sample::select(vec![1usize, 8, 16]);
     let lengths = prop::collection::vec((0..200i64, any::<u64>()), 1..5);
-    (heads, budget(120), page_size, score(), lengths).prop_map(
-        |(heads, budget, page_size, values, lengths)| {
+    (heads, budget(120), page_size, score(), lengths, mass).prop_map(
+        |((heads, kv), budget, page_size, values, lengths, (scale, share))| {
             let quota = budget.quota();
             let sequence = |(x, seed): (i64, u64)| {
                 // A quarter within the budget, many just beyond it.
@@ -34,7 +39,15 @@ fn batch() -> impl Strategy<Value = Batch> {
                 let n = (quota.budget() as i64 + beyond).max(1) as usize;
                 (n, draw(&values, heads * n, seed))
             };
-            Batch { heads, quota, page_size, sequences: lengths.into_iter().map(sequence).collect() }
+            let mass = Mass { scale, share };
+            Batch {
+                heads,
+                kv,
+                quota,
+                page_size,
+                mass,
+                sequences: lengths.into_iter().map(sequence).collect(),
+            }
         },
     )
 }
@@ -66,27 +79,39 @@ fn large() -> Batch {
         sequence(8999, &few),
         sequence(5000, &[1.0]),
     ];
-    Batch { heads, quota, page_size: 16, sequences }
+    Batch { heads, kv: 8, quota, page_size: 16, mass: Mass { scale: 0.09, share: 0.95 }, sequences }
 }
 
 fn compare<B: Backend>(backend: &mut B, batch: &Batch) {
-    for choice in [Choice::Union, Choice::PerQueryHead, Choice::Pages, Choice::Nothing] {
+    for choice in [
+        Choice::Union,
+        Choice::Mass,
+        Choice::PerQueryHead,
+        Choice::PerKvHead,
+        Choice::Peak,
+        Choice::Pages,
+        Choice::PeakPages,
+        Choice::Nothing,
+    ] {
         let quota = match choice {
-            Choice::Union | Choice::PerQueryHead => batch.quota,
+            Choice::PeakPages => {
+                Quota { sinks: 0, history: batch.quota.history + batch.quota.sinks, ..batch.quota }
+            }
             Choice::Pages => Quota { sinks: 0, history: batch.quota.budget(), window: 0 },
             // With nothing to rank, the budget is all sinks and window.
             Choice::Nothing => {
                 Quota { history: 0, window: batch.quota.window + batch.quota.history, ..batch.quota }
             }
+            _ => batch.quota,
         };
         let page_size = PageSize::new(batch.page_size).expect("valid");
-        if choice == Choice::Pages && quota.budget() < page_size.tokens() {
+        if choice.is_of_pages() && quota.budget() < page_size.tokens() {
             continue; // Settings refuse it.
         }
         let got = select(backend, choice, quota, page_size, batch);
         for (seq, (n, scores)) in batch.sequences.iter().enumerate() {
             let scores = scores_of(choice, batch.heads, page_size, *n, scores);
-            let expected = reference::select(choice, scores, batch.heads, *n, page_size, quota);
+            let expected = reference::select(choice, scores, heads(batch), *n, page_size, quota, batch.mass);
             assert!(
                 got[seq] == expected,
                 "{choice:?} {quota:?}, sequence {seq} of {n} tokens: not the reference"
@@ -94,6 +119,10 @@ fn compare<B: Backend>(backend: &mut B, batch: &Batch) {
         }
         assert!(select(backend, choice, quota, page_size, batch) == got, "{choice:?}: a second run differs");
     }
+}
+
+fn heads(batch: &Batch) -> Heads {
+    Heads::new(batch.heads, batch.kv, 64).expect("valid")
 }
 
 /// `[H][n]`, or as many of them as there are page scores.
@@ -111,7 +140,7 @@ fn select<B: Backend>(
     page_size: PageSize,
     batch: &Batch,
 ) -> Vec<Option<Vec<Vec<u32>>>> {
-    let heads = Heads::new(batch.heads, batch.heads, 64).expect("valid");
+    let heads = heads(batch);
     let tokens = batch.sequences.iter().map(|&(n, _)| n).max().expect("not empty");
     let seqs = batch.sequences.len();
     let capacity = Capacity { rows: seqs, seqs, tokens };
@@ -125,11 +154,32 @@ fn select<B: Backend>(
     }
     let mut on_device = backend.batch(capacity, page_size).expect("batch");
     backend.upload(&step, &mut on_device).expect("fits");
+    let mut pooled = None;
+    if let Some(by) = choice.pooling() {
+        let budget = quota.budget();
+        let mut out = backend.pooled(capacity, by.rows(heads)).expect("pooled");
+        let scale = batch.mass.scale;
+        let op = Pool { scores: &scores, scale, heads, batch: &on_device, by, budget, out: &mut out };
+        backend.pool(op).expect("pool");
+        for (seq, (n, data)) in batch.sequences.iter().enumerate().filter(|(_, (n, _))| *n > budget) {
+            let got = backend.read_scores(seq, by.columns(*n, page_size), &out).expect("pooled");
+            let expected = reference::pooled(by, data, heads, page_size, scale);
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let differs = bits(&got).iter().zip(bits(&expected)).position(|(a, b)| *a != b);
+            assert!(
+                got.len() == expected.len() && differs.is_none(),
+                "{by:?} of sequence {seq}, {n} tokens, scale {scale}: at {differs:?} {:?} for {:?}",
+                differs.map(|i| got[i]),
+                differs.map(|i| expected[i])
+            );
+        }
+        pooled = Some(out);
+    }
     let mut counters = backend.counters(1).expect("counters");
     let mut selection = backend.selection(capacity, heads, choice.sets(), quota.budget()).expect("selection");
     backend
         .select(Select {
-            pick: choice.pick(Some(&scores)).expect("has scores"),
+            pick: choice.pick(pooled.as_ref().or(Some(&scores)), batch.mass).expect("has scores"),
             quota,
             heads,
             batch: &on_device,

@@ -1,16 +1,30 @@
 //! Laws of the reference selection. The backends inherit them by being equal to it.
 
-use lim_kernels::{PageSize, Quota};
-use lim_select::{Choice, reference};
+use lim_kernels::{Heads, PageSize, Pooling, Quota};
+use lim_select::{Choice, Mass, reference};
 use proptest::prelude::*;
 
 use crate::cases::{Case, case, draw, score};
 
 const CHOICES: [Choice; 3] = [Choice::Union, Choice::PerQueryHead, Choice::Nothing];
+/// Those whose sets hold exactly K tokens.
+const FULL_SIZE: [Choice; 5] =
+    [Choice::Union, Choice::PerQueryHead, Choice::PerKvHead, Choice::Peak, Choice::Nothing];
 
 fn sets(choice: Choice, case: &Case) -> Option<Vec<Vec<u32>>> {
-    let Case { heads, tokens, scores, quota } = case;
-    reference::select(choice, scores, *heads, *tokens, PageSize::default(), *quota)
+    sets_of_mass(choice, case, 0.9)
+}
+
+fn sets_of_mass(choice: Choice, case: &Case, share: f64) -> Option<Vec<Vec<u32>>> {
+    let Case { tokens, scores, quota, .. } = case;
+    let mass = Mass { scale: 0.5, share };
+    reference::select(choice, scores, heads(case), *tokens, PageSize::default(), *quota, mass)
+}
+
+/// The case's heads, in pairs where they are even.
+fn heads(case: &Case) -> Heads {
+    let kv = if case.heads.is_multiple_of(2) { case.heads / 2 } else { case.heads };
+    Heads::new(case.heads, kv, 8).expect("valid")
 }
 
 fn ascending(set: &[u32]) -> bool {
@@ -22,8 +36,8 @@ proptest! {
 
     #[test]
     fn sets_are_unique_ascending_in_range_and_exactly_k(case in case(120)) {
-        let Case { heads, tokens, quota, .. } = case;
-        for choice in CHOICES {
+        let Case { tokens, quota, .. } = case;
+        for choice in FULL_SIZE {
             // With nothing to rank, the budget is all sinks and window.
             let quota = match choice {
                 Choice::Nothing => Quota { history: 0, window: quota.window + quota.history, ..quota },
@@ -32,7 +46,7 @@ proptest! {
             let got = sets(choice, &Case { quota, ..case.clone() });
             prop_assert_eq!(got.is_none(), tokens <= quota.budget(), "dense exactly when n <= K");
             let Some(got) = got else { continue };
-            prop_assert_eq!(got.len(), if choice == Choice::PerQueryHead { heads } else { 1 });
+            prop_assert_eq!(got.len(), choice.sets().count(heads(&case)));
             for set in got {
                 prop_assert_eq!(set.len(), quota.budget());
                 prop_assert!(ascending(&set) && set[set.len() - 1] < tokens as u32);
@@ -64,6 +78,74 @@ proptest! {
             };
             let mut runs = set.chunk_by(|&a, &b| a as usize / page == b as usize / page);
             prop_assert!(runs.all(whole));
+        }
+    }
+
+    #[test]
+    fn pages_for_all_heads_are_whole_with_the_last_ones(case in case(150)) {
+        let page = PageSize::new(4).expect("valid");
+        let Case { tokens, ref scores, quota, .. } = case;
+        let quota = Quota { sinks: 0, history: quota.history + quota.sinks, window: quota.window };
+        let mass = Mass { scale: 0.5, share: 1.0 };
+        let got = reference::select(Choice::PeakPages, scores, heads(&case), tokens, page, quota, mass);
+        prop_assert_eq!(got.is_none(), tokens <= quota.budget());
+        let Some(got) = got else { return Ok(()) };
+        prop_assert!(got.len() == 1 && ascending(&got[0]));
+        let pages: Vec<u32> = got[0].iter().map(|t| t / 4).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        let all = page.pages_for(tokens) as u32;
+        let wanted = (quota.budget() / 4).max(1);
+        prop_assert_eq!(pages.len(), wanted);
+        let whole: Vec<u32> = pages.iter().flat_map(|p| p * 4..(p * 4 + 4).min(tokens as u32)).collect();
+        prop_assert_eq!(&got[0], &whole);
+        let recent = (quota.window / 4).clamp(1, wanted) as u32;
+        prop_assert!((all - recent..all).all(|p| pages.contains(&p)));
+    }
+
+    /// At most K tokens, sinks and window among them; every head's list holds the share, unless the budget cuts it.
+    #[test]
+    fn a_share_of_every_head_is_held_or_the_budget_is_full(case in case(80), share in 0.01..1.0f64) {
+        let Case { tokens, ref scores, quota, .. } = case;
+        prop_assume!(quota.window > 0);
+        let got = sets_of_mass(Choice::Mass, &case, share);
+        prop_assert_eq!(got.is_none(), tokens <= quota.budget());
+        let Some(got) = got else { return Ok(()) };
+        let set = &got[0];
+        prop_assert!(ascending(set) && set.len() <= quota.budget());
+        prop_assert!((0..quota.sinks as u32).chain((tokens - quota.window) as u32..tokens as u32).all(|t| set.contains(&t)));
+        if set.len() < quota.budget() {
+            let one = Heads::new(1, 1, 8).expect("valid");
+            for of_head in scores.chunks(tokens) {
+                let weights = reference::pooled(Pooling::Peak, of_head, one, PageSize::default(), 0.5);
+                let held: f64 = set.iter().map(|&t| f64::from(weights[t as usize])).sum();
+                let all: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+                prop_assert!(held >= (share - 1e-5) * all, "{held} of {all}, asked for {share}");
+            }
+        }
+    }
+
+    /// Asking for more never drops a token before the budget cuts; asking for everything takes what has weight.
+    #[test]
+    fn sets_grow_with_the_share(case in case(60), low in 0.01..1.0f64, high in 0.01..1.0f64) {
+        prop_assume!(low <= high);
+        let (Some(few), Some(many)) =
+            (sets_of_mass(Choice::Mass, &case, low), sets_of_mass(Choice::Mass, &case, high))
+        else {
+            return Ok(());
+        };
+        prop_assert!(few[0].len() <= many[0].len());
+        if many[0].len() < case.quota.budget() {
+            prop_assert!(few[0].iter().all(|t| many[0].contains(t)));
+        }
+    }
+
+    /// With a group of one query head, pooling keeps the order of scores that are well apart.
+    #[test]
+    fn pooling_of_one_head_ranks_as_its_scores(order in Just((0..40u32).collect::<Vec<_>>()).prop_shuffle()) {
+        let scores: Vec<f32> = order.iter().map(|&x| x as f32 * 0.25 - 3.0).collect();
+        let one = Heads::new(1, 1, 8).expect("valid");
+        for by in [Pooling::Groups, Pooling::Peak] {
+            let pooled = reference::pooled(by, &scores, one, PageSize::default(), 0.3);
+            prop_assert_eq!(reference::ranking(&pooled, 0..40), reference::ranking(&scores, 0..40));
         }
     }
 

@@ -26,6 +26,11 @@ fn defaults_of_every_policy() {
     assert_eq!(quota(Policy::Lim), parts(4, 1536, 508));
     assert_eq!(quota(Policy::Tidal), parts(0, 2048, 0));
     assert_eq!(quota(Policy::Quest), parts(0, 2048, 0));
+    assert_eq!(quota(Policy::LimLayer), quota(Policy::Lim));
+    assert_eq!(quota(Policy::Kascade), parts(0, 2048, 0));
+    assert_eq!(quota(Policy::OmniKv), parts(0, 2048, 0));
+    assert_eq!(quota(Policy::Delta), parts(0, 1536, 512));
+    assert_eq!(quota(Policy::TopP), parts(0, 2047, 1));
     assert_eq!(quota(Policy::Streaming), parts(4, 0, 2044));
     assert_eq!(resolve(&Settings::default()).expect("valid").policy(), Policy::Lim);
 }
@@ -34,7 +39,12 @@ fn defaults_of_every_policy() {
 fn schedules_of_every_policy() {
     let roles = |policy| resolve(&of(policy)).expect("valid").plan().roles().to_vec();
     assert_eq!(roles(Policy::Full), [Role::Dense; 36]);
-    assert_eq!(roles(Policy::Lim), roles(Policy::Tidal));
+    for policy in [Policy::Tidal, Policy::Kascade, Policy::OmniKv, Policy::Delta, Policy::TopP] {
+        assert_eq!(roles(Policy::Lim), roles(policy));
+    }
+    let later = roles(Policy::LimLayer);
+    assert_eq!(later[..2], [Role::Dense; 2]);
+    assert_eq!(later[2..], [Role::Select { own: Own::Sparse }; 34]);
     for policy in [Policy::Quest, Policy::Streaming] {
         assert_eq!(roles(policy), [Role::Select { own: Own::Sparse }; 36]);
         let some = Settings { layers: Some("dense=0-1,select=2-35s".parse().expect("valid")), ..of(policy) };
@@ -71,6 +81,31 @@ fn refusals_say_why() {
             "sinks does not apply to policy `quest`: it keeps whole pages by score, the first page like any other",
         ),
         (
+            Settings { sinks: Some(4), ..of(Policy::Delta) },
+            "sinks does not apply to policy `delta`: it keeps whole pages by weight, the first page like any other",
+        ),
+        (
+            Settings { top_mass: Some(0.9), ..of(Policy::Kascade) },
+            "top_mass does not apply to policy `kascade`: its sets have a fixed size, whatever share of the attention \
+             they hold",
+        ),
+        (
+            Settings { top_mass: Some(0.9), ..of(Policy::Full) },
+            "top_mass does not apply to policy `full`: it reads every token in every layer",
+        ),
+        (
+            Settings { top_mass: Some(0.0), ..of(Policy::TopP) },
+            "top_mass is 0, must be above 0 and at most 1",
+        ),
+        (
+            Settings { top_mass: Some(f64::NAN), ..of(Policy::TopP) },
+            "top_mass is NaN, must be above 0 and at most 1",
+        ),
+        (
+            Settings { token_budget: Some(15), ..of(Policy::Delta) },
+            "token_budget is 15, must be at least one page, 16 tokens, under policy `delta`",
+        ),
+        (
             Settings { token_budget: Some(15), ..of(Policy::Quest) },
             "token_budget is 15, must be at least one page, 16 tokens, under policy `quest`",
         ),
@@ -95,7 +130,7 @@ fn refusals_say_why() {
     }
     assert_eq!(
         "dense".parse::<Policy>().expect_err("no such").to_string(),
-        "unknown policy `dense`: full, lim, tidal, quest or streaming"
+        "unknown policy `dense`: full, lim, lim-layer, tidal, kascade, omnikv, delta, topp, quest or streaming"
     );
 }
 
@@ -135,10 +170,11 @@ fn report_has_the_fixed_keys() {
     assert_eq!(
         report(Policy::Lim),
         json!({"policy": "lim", "token_budget": 2048, "recent_ratio": 0.25, "sinks": 4,
-            "dense_layers": [0, 1], "select_layers": [2, 12]})
+            "top_mass": null, "dense_layers": [0, 1], "select_layers": [2, 12]})
     );
     let streaming = report(Policy::Streaming);
     assert_eq!((&streaming["recent_ratio"], &streaming["sinks"]), (&json!(null), &json!(4)));
+    assert_eq!(report(Policy::TopP)["top_mass"], json!(0.95));
     let full = report(Policy::Full);
     assert_eq!((&full["token_budget"], &full["select_layers"]), (&json!(null), &json!([])));
     assert_eq!(full["dense_layers"].as_array().map(Vec::len), Some(36));

@@ -179,6 +179,7 @@ mod tests {
                 token_budget,
                 recent_ratio: None,
                 sinks: None,
+                top_mass: None,
                 dense_layers: Vec::new(),
                 select_layers: Vec::new(),
             };
