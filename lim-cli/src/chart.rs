@@ -10,6 +10,10 @@ const TOP: f64 = 64.0;
 const RIGHT: f64 = 150.0;
 const BOTTOM: f64 = 56.0;
 
+/// Where names in the key begin, and what a letter of them takes at most on average.
+const KEY: f64 = WIDTH - RIGHT + 52.0;
+const LETTER: f64 = 7.0;
+
 /// Line colours in order, apart for the colour-blind too (Okabe and Ito).
 const COLOURS: [&str; 7] = ["#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9"];
 
@@ -59,10 +63,12 @@ pub(crate) struct Point {
 
 /// The whole picture.
 pub(crate) fn svg(panels: &[Panel]) -> String {
-    let height = HEIGHT * panels.len() as f64;
+    let names = panels.iter().flat_map(|panel| &panel.lines).filter_map(|line| line.name.as_deref());
+    let longest = names.map(|name| name.chars().count()).max().unwrap_or(0);
+    let (width, height) = (WIDTH.max(KEY + LETTER * longest as f64), HEIGHT * panels.len() as f64);
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<rect width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
+         font-size=\"12\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n"
     );
     for (index, panel) in panels.iter().enumerate() {
         // Writing to a String cannot fail.
@@ -106,8 +112,7 @@ fn key(out: &mut String, index: usize, line: &Line, name: &str) {
     let _ = write!(
         out,
         "<path d=\"M{x} {y}h28\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>\n\
-         <text x=\"{}\" y=\"{}\">{name}</text>\n",
-        x + 36.0,
+         <text x=\"{KEY}\" y=\"{}\">{name}</text>\n",
         y + 4.0
     );
 }
@@ -240,6 +245,14 @@ mod tests {
     }
 
     #[test]
+    fn long_names_get_room() {
+        let name = Some("tidal:dense=0-1,select=2,5".to_owned());
+        let line = Line { name, colour: GREY, dashed: true, points: Vec::new() };
+        let text = svg(&[Panel { lines: vec![line], ..Panel::default() }]);
+        assert!(text.contains(&format!("viewBox=\"0 0 {} 420\"", KEY + 26.0 * LETTER)), "{text}");
+    }
+
+    #[test]
     fn errors_stay_in_the_frame_and_names_are_escaped() {
         let name = Some("a<b".to_owned());
         let points = vec![Point { x: 64.0, y: 95.0, error: 10.0 }];
@@ -249,6 +262,7 @@ mod tests {
         let text = svg(&[panel.clone(), panel]);
         assert_eq!((text.matches("<g ").count(), text.matches("<polyline ").count()), (2, 2));
         assert!(text.contains("a&lt;b</text>") && text.contains(&format!("V{TOP:.1}\"")), "{text}");
+        assert!(text.contains("viewBox=\"0 0 760 840\""), "{text}");
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
         assert_eq!(text.matches('<').count(), text.matches('>').count());
     }

@@ -57,7 +57,7 @@ pub(super) fn load(args: &ProblemArgs, embedded: bool, seed: u64) -> Result<Prob
             ));
         }
         let count = args.demo.map_or(DEMO_PROBLEMS, |n| n.get());
-        let source = format!("{count} demo problems a task, seed {seed}");
+        let source = format!("{count} demo problem{} a task, seed {seed}", if count == 1 { "" } else { "s" });
         return Ok(ProblemSet { source, problems: generated(count, seed) });
     };
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
@@ -72,7 +72,9 @@ pub(super) fn load(args: &ProblemArgs, embedded: bool, seed: u64) -> Result<Prob
     }
     let name =
         path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
-    Ok(ProblemSet { source: format!("{name}, {} problems", problems.len()), problems })
+    let count = problems.len();
+    let source = format!("{name}, {count} problem{}", if count == 1 { "" } else { "s" });
+    Ok(ProblemSet { source, problems })
 }
 
 /// So many problems of each task, tasks in turn.
