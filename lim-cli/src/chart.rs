@@ -14,8 +14,9 @@ const BOTTOM: f64 = 56.0;
 const KEY: f64 = WIDTH - RIGHT + 52.0;
 const LETTER: f64 = 7.0;
 
-/// Line colours in order, apart for the colour-blind too (Okabe and Ito).
-const COLOURS: [&str; 7] = ["#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9"];
+/// Line colours in order, apart for the colour-blind too (Okabe and Ito, then Tol).
+const COLOURS: [&str; 9] =
+    ["#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933"];
 
 /// For lines that belong to no series.
 pub(crate) const GREY: &str = "#888888";

@@ -6,7 +6,7 @@
 
 use lim_kernels::PageSize;
 use lim_model::Usage;
-use lim_select::{Attention, Choice, Own, Role};
+use lim_select::{Attention, Own, Role};
 
 use super::record::Count;
 
@@ -34,7 +34,7 @@ pub(super) struct Share {
 impl Reads {
     pub(super) fn new(attention: &Attention, page_size: PageSize) -> Self {
         let dense = |role: &Role| matches!(role, Role::Dense | Role::Select { own: Own::Dense });
-        let by_pages = attention.policy().rule().select.is_some_and(|rule| rule.choice == Choice::Pages);
+        let by_pages = attention.policy().rule().select.is_some_and(|rule| rule.choice.is_of_pages());
         Reads {
             dense: attention.plan().roles().iter().map(dense).collect(),
             budget: attention.quota().map(|quota| quota.budget()),
