@@ -65,9 +65,10 @@ typedef struct {
   lim_i32 max_len;       /* capacity in tokens: bounds every len */
 } lim_batch;
 
-/* Raw scores q_h . k_t, float32, before scaling and softmax. Position t of head h of sequence s: s, h, t. */
+/* Raw scores q_h . k_t, float32, before scaling and softmax, or weights pooled over heads. Position t of row h of
+ * sequence s: s, h, t. */
 typedef struct {
-  float *data;      /* [seqs][heads][stride] */
+  float *data;      /* [seqs][rows][stride]; scores have a row a query head */
   lim_i32 stride;   /* tokens (or pages) per row, a multiple of 4 */
 } lim_scores;
 
@@ -251,27 +252,54 @@ typedef struct {
 } lim_prefill_args;
 
 lim_i32 lim_prefill(const lim_prefill_args *args, void *stream);
+/* ---- pool.cu: softmax weights of token scores, pooled over heads --------------------------------------------- */
+#define LIM_POOL_GROUPS 0    /* a row a KV head: the sum over its query heads */
+#define LIM_POOL_PEAK 1      /* one row: the largest of all heads */
+#define LIM_POOL_PAGE_PEAK 2 /* one row: of each page the sum of its tokens' largest */
+
+typedef struct {
+  lim_scores scores;       /* [seqs][heads][stride] raw token scores */
+  lim_batch batch;         /* one row per sequence: len, seqs and max_len are read */
+  lim_scores out;          /* [seqs][rows][stride] */
+  void *scratch;           /* scratch_bytes bytes, any contents */
+  lim_u64 scratch_bytes;
+  float scale_log2;        /* softmax scale times log2(e), above 0 */
+  lim_i32 by;              /* LIM_POOL_* */
+  lim_i32 heads;           /* H, 1..128 */
+  lim_i32 kv_heads;
+  lim_i32 page_size;       /* power of two, 1..256 */
+  lim_i32 budget;          /* K: nothing is pooled for sequences with n <= K */
+} lim_pool_args;
+
+/* Bytes of scratch that lim_pool wants for these arguments (pointers are not read). */
+lim_u64 lim_pool_scratch(const lim_pool_args *args);
+lim_i32 lim_pool(const lim_pool_args *args, void *stream);
 /* ---- select.cu: choice of the tokens that later attentions read ---------------------------------------------- */
 
 /* Rules. */
 #define LIM_PICK_UNION 0   /* LessIsMore: the M candidates with the smallest min over h of rank_h(t) * H + h */
-#define LIM_PICK_HEADS 1   /* TidalDecode: each query head's own M best candidates */
-#define LIM_PICK_PAGES 2   /* Quest: each query head's max(1, K / page_size) best pages, the last page always */
+#define LIM_PICK_ROWS 1    /* each row's own M best candidates, a set a row (TidalDecode, Kascade, OmniKV) */
+#define LIM_PICK_PAGES 2   /* each row's best pages, max(1, K / page_size), a set a row: the last window / page_size,
+                            * at least one, and the best others (Quest, DELTA) */
 #define LIM_PICK_NOTHING 3 /* StreamingLLM: sinks and window alone */
+#define LIM_PICK_MASS 4    /* as UNION from lists that end where they, sinks and window hold `share` of their head's
+                            * softmax; M candidates at most */
 
 /* K = sinks + history + window. Sequences with len <= K get count LIM_DENSE and no ids. Otherwise candidates are the
- * positions [sinks, len - window), ranked per head by score, highest first, ties by the lower position, -0 as +0, NaN
- * as -inf. PICK_PAGES takes page scores, looks at K alone and writes every position below len of the chosen pages. */
+ * positions [sinks, len - window), ranked per row by score, highest first, ties by the lower position, -0 as +0, NaN
+ * as -inf. PICK_PAGES takes page scores, looks at K and the window and writes every position below len of the chosen pages. */
 typedef struct {
-  lim_scores scores;       /* [seqs][heads][stride], of tokens or of pages; data may be null for PICK_NOTHING */
+  lim_scores scores;       /* [seqs][rows][stride], of tokens or of pages; data may be null for PICK_NOTHING */
   lim_batch batch;         /* one row per sequence: len, seqs and max_len are read */
-  lim_selection out;       /* kind LIM_SHARED for PICK_UNION and PICK_NOTHING, else LIM_PER_QUERY_HEAD; capacity at
-                            * least K, for PICK_PAGES also at least page_size */
+  lim_selection out;       /* one set for PICK_UNION, PICK_MASS and PICK_NOTHING, else one a row; capacity at least K,
+                            * for PICK_PAGES also at least page_size */
   lim_u64 *counters;       /* [LIM_COUNTERS] of this layer: adds the selections made */
   void *scratch;           /* scratch_bytes bytes, any contents */
   lim_u64 scratch_bytes;
+  lim_u64 share;           /* PICK_MASS: in units of 2^-32, 1..2^32 */
+  float scale_log2;        /* PICK_MASS: softmax scale times log2(e), above 0 */
   lim_i32 rule;            /* LIM_PICK_* */
-  lim_i32 heads;           /* H, 1..128 */
+  lim_i32 rows;            /* rows of scores, 1..128: H for PICK_UNION and PICK_MASS */
   lim_i32 sinks;           /* S */
   lim_i32 history;         /* M */
   lim_i32 window;          /* W */

@@ -15,18 +15,19 @@ __device__ inline Candidates candidates(const Plan &p, int n) {
   const lim_select_args &a = p.a;
   Candidates c{a.sinks, n - a.window - a.sinks, a.history, n <= a.sinks + a.history + a.window};
   if (a.rule == LIM_PICK_PAGES) {
+    const int recent = pages_recent(a);
     c.lo = 0;
-    c.count = (n + a.page_size - 1) / a.page_size - 1;
-    c.want = pages_wanted(a);
+    c.count = (n + a.page_size - 1) / a.page_size - recent;
+    c.want = pages_wanted(a) + 1 - recent;
   }
   return c;
 }
 
-// Sinks and window around the history of a set, and its count.
-template <int Threads> __device__ void write_frame(const lim_select_args &a, int n, int set) {
+// Sinks and window around the `history` chosen tokens of a set, and its count.
+template <int Threads> __device__ void write_frame(const lim_select_args &a, int n, int set, int history) {
   lim_i32 *ids = a.out.ids + (lim_i64)set * a.out.capacity;
   for (int i = threadIdx.x; i < a.sinks; i += Threads) ids[i] = i;
-  const int window_at = a.sinks + (a.rule == LIM_PICK_NOTHING ? 0 : a.history);
+  const int window_at = a.sinks + history;
   for (int i = threadIdx.x; i < a.window; i += Threads) ids[window_at + i] = n - a.window + i;
   if (threadIdx.x == 0) a.out.count[set] = window_at + a.window;
 }

@@ -2,7 +2,7 @@
 #pragma once
 #include <math.h>
 
-#include "lim_kernels.h"
+#include "mass.cuh"
 
 namespace lim_select_ {
 
@@ -24,9 +24,11 @@ struct Plan {
   bool ranked;         // whether any head ranks its keys
   bool lists_shared;   // whether `list` and `sorted` lie in shared memory
   bool bits_shared;    // whether `bits` does, for per-head rules in the place of `list`
-  lim_u64 *list;       // [seqs][heads][list_cap], unless in shared memory
-  lim_u64 *sorted;     // [seqs][heads][list_cap], unless in shared memory
-  lim_i32 *order;      // [seqs][heads][history] union: each head's best positions, best first
+  lim_u64 *list;       // [seqs][rows][list_cap], unless in shared memory
+  lim_u64 *sorted;     // [seqs][rows][list_cap], unless in shared memory
+  lim_i32 *order;      // [seqs][heads][history] union and mass: each head's best positions, best first
+  lim_i32 *reach;      // [seqs][heads] mass: how many of them count
+  lim_mass_::Masses masses;  // mass: of every head
   lim_u32 *bits;       // [seqs][sets][bit_words], unless in shared memory
   lim_u64 bytes;       // of all of them
 };
@@ -46,17 +48,25 @@ __host__ __device__ inline int pages_wanted(const lim_select_args &a) {
   return pages < 1 ? 0 : pages - 1;
 }
 
+// Of those the last ones, always kept.
+__host__ __device__ inline int pages_recent(const lim_select_args &a) {
+  const int recent = a.window / a.page_size, wanted = pages_wanted(a) + 1;
+  return recent < 1 ? 1 : recent < wanted ? recent : wanted;
+}
+
+// Whether the rule makes one set of its heads' ordered lists.
+__host__ __device__ inline bool merges(lim_i32 rule) { return rule == LIM_PICK_UNION || rule == LIM_PICK_MASS; }
+
 inline lim_i32 check(const lim_select_args &a) {
-  if (a.rule < LIM_PICK_UNION || a.rule > LIM_PICK_NOTHING) return LIM_E_SHAPE;
-  if (a.heads < 1 || a.heads > 128) return LIM_E_HEADS;
+  if (a.rule < LIM_PICK_UNION || a.rule > LIM_PICK_MASS) return LIM_E_SHAPE;
+  if (a.rows < 1 || a.rows > 128) return LIM_E_HEADS;
   if (a.sinks < 0 || a.history < 0 || a.window < 0) return LIM_E_SHAPE;
   const lim_i64 budget = (lim_i64)a.sinks + a.history + a.window;
   if (budget < 1 || budget > 1 << 16 || a.batch.seqs < 1 || a.batch.seqs > 65535) return LIM_E_SHAPE;
   if (a.batch.max_len < 1 || a.batch.max_len > 1 << 24) return LIM_E_SHAPE;
-  const bool shared = a.rule == LIM_PICK_UNION || a.rule == LIM_PICK_NOTHING;
-  if (a.out.kind != (shared ? LIM_SHARED : LIM_PER_QUERY_HEAD) || a.out.sets != (shared ? 1 : a.heads)) {
-    return LIM_E_SHAPE;
-  }
+  const bool one = merges(a.rule) || a.rule == LIM_PICK_NOTHING;
+  if (a.out.sets != (one ? 1 : a.rows) || (a.out.sets > 1 && a.out.kind == LIM_SHARED)) return LIM_E_SHAPE;
+  if (a.rule == LIM_PICK_MASS && (!(a.scale_log2 > 0) || a.share < 1 || a.share > 1ull << 32)) return LIM_E_SHAPE;
   if (a.out.capacity < budget) return LIM_E_SHAPE;
   lim_i64 items = a.rule == LIM_PICK_NOTHING ? 0 : a.batch.max_len;
   if (a.rule == LIM_PICK_PAGES) {
@@ -72,7 +82,7 @@ inline lim_i32 check(const lim_select_args &a) {
 inline Plan plan(const lim_select_args &a) {
   Plan p{};
   p.a = a;
-  const bool is_union = a.rule == LIM_PICK_UNION;
+  const bool is_union = merges(a.rule);
   p.ranked = a.rule != LIM_PICK_NOTHING && (!is_union || a.history > 0);
   p.max_items = a.batch.max_len;
   int want = a.history;
@@ -97,12 +107,20 @@ inline Plan plan(const lim_select_args &a) {
     p.bytes += (count * size + 255) / 256 * 256;
     return (void *)here;
   };
-  const lim_u64 rows = (lim_u64)a.batch.seqs * a.heads;
+  const lim_u64 rows = (lim_u64)a.batch.seqs * a.rows;
   if (p.ranked && !p.lists_shared) {
     p.list = (lim_u64 *)take(rows * p.list_cap, 8);
     p.sorted = (lim_u64 *)take(rows * p.list_cap, 8);
   }
   if (is_union && p.ranked) p.order = (lim_i32 *)take(rows * a.history, 4);
+  if (a.rule == LIM_PICK_MASS && p.ranked) {
+    const int slices = lim_mass_::slices_for(a.batch.max_len);
+    const lim_i32 budget = a.sinks + a.history + a.window;
+    p.reach = (lim_i32 *)take(rows, 4);
+    p.masses = {a.scores, a.batch.len, nullptr, nullptr, a.scale_log2, a.rows, slices, budget};
+    p.masses.top = (float *)take(rows * slices, 4);
+    p.masses.total = (lim_u64 *)take(rows * slices, 8);
+  }
   if (!p.bits_shared) p.bits = (lim_u32 *)take((lim_u64)a.batch.seqs * a.out.sets * p.bit_words, 4);
   return p;
 }

@@ -1,4 +1,4 @@
-// rows [slice, head, seq]: the best keys of a row in order, or for per-head rules as ids.
+// rows [slice, row, seq]: the best keys of a row in order, or as ids for rules with a set a row.
 //
 // A cluster of blocks shares a row. The blocks draw a sample of it together and each finds the same bound, which about
 // the M best pass. Each lists the keys of its slice that reach it, in its own shared memory: a remote atomic per key or
@@ -167,7 +167,7 @@ __device__ void rank_keys(const Plan &p, const Candidates &c, const float *row, 
 __global__ void __launch_bounds__(kRowThreads, 1) rows_kernel(const __grid_constant__ Plan p) {
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ RowShared sh;
-  const int head = blockIdx.y, heads = gridDim.y, seq = blockIdx.z, set = seq * heads + head, tid = threadIdx.x;
+  const int of_seq = blockIdx.y, seq = blockIdx.z, set = seq * gridDim.y + of_seq, tid = threadIdx.x;
   const int slice = lim::cluster_rank(), slices = lim::cluster_size();
   const lim_select_args &a = p.a;
   for (int i = tid; i < kBuckets; i += kRowThreads) sh.hist[i] = 0;
@@ -178,7 +178,7 @@ __global__ void __launch_bounds__(kRowThreads, 1) rows_kernel(const __grid_const
   const int n = a.batch.len[seq];
   const Candidates c = candidates(p, n);
   if (c.dense) {
-    if (a.rule != LIM_PICK_UNION && slice == 0 && tid == 0) a.out.count[set] = LIM_DENSE;
+    if (!merges(a.rule) && slice == 0 && tid == 0) a.out.count[set] = LIM_DENSE;
     return;
   }
   const float *row = a.scores.data + (lim_i64)set * a.scores.stride;
@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(kRowThreads, 1) rows_kernel(const __grid_const
     }
   }
   if (slice != 0) return;
-  if (a.rule == LIM_PICK_UNION) {
+  if (merges(a.rule)) {
     if (c.want == 0) return;
     lim_i32 *order = p.order + (lim_i64)set * a.history;
     rank_keys(p, c, row, bound, list, sorted, nullptr, true, sh,
@@ -250,8 +250,8 @@ __global__ void __launch_bounds__(kRowThreads, 1) rows_kernel(const __grid_const
     __syncthreads();
   }
   write_ids<kRowThreads>(p, c, bits, n, set, sh.sums);
-  if (a.rule != LIM_PICK_PAGES) write_frame<kRowThreads>(a, n, set);
-  if (head == 0 && tid == 0) atomicAdd(&a.counters[2], 1ull);
+  if (a.rule != LIM_PICK_PAGES) write_frame<kRowThreads>(a, n, set, a.history);
+  if (of_seq == 0 && tid == 0) atomicAdd(&a.counters[2], 1ull);
 }
 
 }  // namespace lim_select_

@@ -3,7 +3,8 @@
 // The lists' places are numbered rank-major: rank * H + head. The M chosen candidates are those whose first place comes
 // earliest. One block marks tokens in a bitmap, a page of ranks at a time, and counts how many are new. Up to the last
 // page only that count matters; of the page in which they become too many, a table finds the first place of every new
-// token, and a scan over the bits of first places says which is the last that still counts.
+// token, and a scan over the bits of first places says which is the last that still counts. Where lists end at a share of
+// the softmax, places behind their ends are empty, and fewer than M tokens may be found.
 #pragma once
 #include "device.cuh"
 #include "select_ids.cuh"
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kUnionThreads, 1) union_kernel(const __grid_co
   constexpr lim_u32 kFree = ~0u;
   lim_u32 *table = (lim_u32 *)shared;            // [kTable] the first place so far of some token
   lim_i32 *tokens = (lim_i32 *)shared + kTable;  // [kPage] by place
-  const int seq = blockIdx.x, tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, heads = p.a.heads;
+  const int seq = blockIdx.x, tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, heads = p.a.rows;
   const lim_select_args &a = p.a;
   const int n = a.batch.len[seq];
   const Candidates c = candidates(p, n);
@@ -61,7 +62,8 @@ __global__ void __launch_bounds__(kUnionThreads, 1) union_kernel(const __grid_co
     lim::allow_dependents();
     return;
   }
-  write_frame<kUnionThreads>(a, n, seq);
+  const bool shares = a.rule == LIM_PICK_MASS;  // the number of tokens is found out below
+  if (!shares || c.want == 0) write_frame<kUnionThreads>(a, n, seq, a.rule == LIM_PICK_NOTHING ? 0 : c.want);
   if (tid == 0) atomicAdd(&a.counters[2], 1ull);
   lim_u32 *bits = p.bits_shared ? (lim_u32 *)(tokens + kPage) : p.bits + (lim_i64)seq * p.bit_words;
   const bool chosen = c.want > 0 && a.rule != LIM_PICK_NOTHING;
@@ -77,12 +79,18 @@ __global__ void __launch_bounds__(kUnionThreads, 1) union_kernel(const __grid_co
   const int head_bits = 32 - __clz(heads - 1), shift = 12 - head_bits, ranks = 1 << shift;
   static_assert(kPage == 1 << 12, "shift");
   const lim_i32 *order = p.order + (lim_i64)seq * heads * a.history;
+  lim_i32 reach[kPlaces];  // ranks of the place's head
+#pragma unroll
+  for (int j = 0; j < kPlaces; ++j) {
+    const int head = (j * kUnionThreads + tid) >> shift;
+    reach[j] = head >= heads ? 0 : shares ? __ldcg(p.reach + seq * heads + head) : a.history;
+  }
   lim_i32 next[kPlaces];  // candidates, -1: none
   const auto load = [&](int page) {
 #pragma unroll
     for (int j = 0; j < kPlaces; ++j) {
       const int slot = j * kUnionThreads + tid, head = slot >> shift, rank = page + (slot & (ranks - 1));
-      next[j] = head < heads && rank < a.history ? __ldcg(order + (lim_i64)head * a.history + rank) - c.lo : -1;
+      next[j] = rank < reach[j] ? __ldcg(order + (lim_i64)head * a.history + rank) - c.lo : -1;
     }
   };
   load(0);
@@ -162,6 +170,7 @@ __global__ void __launch_bounds__(kUnionThreads, 1) union_kernel(const __grid_co
   }
   __syncthreads();
   write_ids<kUnionThreads>(p, c, bits, n, seq, sh.sums[0]);
+  if (shares) write_frame<kUnionThreads>(a, n, seq, over ? c.want : found);
 }
 
 }  // namespace lim_select_

@@ -7,7 +7,7 @@ use std::time::Instant;
 use lim_bench::gpu::{self, Model, Pool, Prepared, Product, Rule, Settings};
 use lim_bench::report::{Failure, Machine, Report, Row, Timing};
 use lim_kernels::cuda::Cuda;
-use lim_kernels::{Backend, DType, Result, SampleParams, ScoreOf, Sets};
+use lim_kernels::{Backend, DType, Pooling, Result, SampleParams, ScoreOf, Sets};
 
 const USAGE: &str = "\
 usage: gpu [OUT.json] [--quick] [--device N] [--commit NAME]
@@ -183,11 +183,20 @@ impl Runner {
             ("select", Rule::Union, 1, n),
             ("select", Rule::Union, 1, 4 * n),
             ("select", Rule::Union, 8, n),
+            ("select by mass", Rule::Mass, 1, n),
             ("select per head", Rule::PerQueryHead, 1, n),
             ("select pages", Rule::Pages, 1, n),
         ];
         for &(op, rule, seqs, n) in rows {
             self.row(op, seqs, Some(n), None, |r| gpu::select(&mut r.cuda, rule, [seqs, 2048, n]));
+        }
+        let poolings = [
+            ("pool groups", Pooling::Groups),
+            ("pool peak", Pooling::Peak),
+            ("pool pages", Pooling::PagePeak),
+        ];
+        for (op, by) in poolings {
+            self.row(op, 1, Some(n), None, |r| gpu::pool(&mut r.cuda, by, [1, n]));
         }
     }
 

@@ -18,7 +18,7 @@ use lim_kernels::{DType, Error, Heads, KvLayout, PageSize, Result};
 pub use attention::{append, dense, dense_scored, gather, prefill, score};
 pub use pool::{Pool, Rotary};
 pub use rows::{embed, sample};
-pub use selection::{Rule, select};
+pub use selection::{Rule, pool, select};
 pub use weights::{Model, Product};
 
 /// What is measured, and how thoroughly.

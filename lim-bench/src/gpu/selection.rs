@@ -1,18 +1,23 @@
 //! The choice of tokens, from random scores that the kernel before left in the cache.
 
 use lim_kernels::cuda::{Cuda, CudaBatch, CudaScores, CudaSelection};
-use lim_kernels::{Backend, Capacity, Pick, Quota, Result, Select, Sets, Step};
+use lim_kernels::{Backend, Capacity, Pick, Pool, Pooling, Quota, Result, Select, Sets, Step};
 
 use super::{Noise, Prepared, heads, layout};
 
 /// Calls in a graph.
 const CALLS: usize = 32;
 
+/// Softmax scale of the random scores.
+const SCALE: f32 = 0.5;
+
 /// Rules, as `Pick` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// LessIsMore: 4 sinks, a quarter recent, the union of the heads' best.
     Union,
+    /// The same from lists that end at 0.95 of their head's softmax.
+    Mass,
     /// TidalDecode: each query head's best.
     PerQueryHead,
     /// Quest: each query head's best pages.
@@ -22,7 +27,7 @@ pub enum Rule {
 impl Rule {
     fn sets(self) -> Sets {
         match self {
-            Rule::Union => Sets::Shared,
+            Rule::Union | Rule::Mass => Sets::Shared,
             Rule::PerQueryHead | Rule::Pages => Sets::PerQueryHead,
         }
     }
@@ -33,6 +38,7 @@ impl Rule {
                 let history = budget - budget / 4;
                 Quota { sinks: 4, history, window: budget - history - 4 }
             }
+            Rule::Mass => Quota { sinks: 0, history: budget - 1, window: 1 },
             Rule::PerQueryHead | Rule::Pages => Quota { sinks: 0, history: budget, window: 0 },
         }
     }
@@ -40,6 +46,7 @@ impl Rule {
     fn pick(self, scores: &CudaScores) -> Pick<'_, Cuda> {
         match self {
             Rule::Union => Pick::Union(scores),
+            Rule::Mass => Pick::Mass { scores, scale: SCALE, share: 0.95 },
             Rule::PerQueryHead => Pick::Best(scores, Sets::PerQueryHead),
             Rule::Pages => Pick::Pages(scores, Sets::PerQueryHead),
         }
@@ -71,6 +78,23 @@ pub fn select(cuda: &mut Cuda, rule: Rule, [seqs, budget, len]: [usize; 3]) -> R
             counters: &mut counters,
             out: &mut out,
         })
+    })
+}
+
+/// Softmax weights of `seqs` sequences of `len` tokens, pooled over 32 heads. The fewest bytes are the scores, read once,
+/// and the weights.
+///
+/// # Errors
+/// When the device refuses.
+pub fn pool(cuda: &mut Cuda, by: Pooling, [seqs, len]: [usize; 2]) -> Result<Prepared> {
+    let (heads, page_size) = (heads()?, layout()?.page_size);
+    let scores = random_scores(cuda, [seqs, len, len])?;
+    let batch = decode_batch(cuda, seqs, len)?;
+    let mut out = cuda.pooled(Capacity { rows: seqs, seqs, tokens: len }, by.rows(heads))?;
+    let bytes = 4 * seqs * (heads.query() * len + by.rows(heads) * by.columns(len, page_size));
+    Prepared::new(cuda, CALLS, bytes as u64, move |cuda, _| {
+        let (scores, batch, out) = (&scores, &batch, &mut out);
+        cuda.pool(Pool { scores, scale: SCALE, heads, batch, by, budget: 0, out })
     })
 }
 

@@ -22,10 +22,14 @@ pub const LIM_SWIGLU: i32 = 3;
 pub const LIM_SEEN_IN_PROMPT: i64 = 2147483648;
 pub const LIM_SCORE_TOKENS: i32 = 0;
 pub const LIM_SCORE_PAGES: i32 = 1;
+pub const LIM_POOL_GROUPS: i32 = 0;
+pub const LIM_POOL_PEAK: i32 = 1;
+pub const LIM_POOL_PAGE_PEAK: i32 = 2;
 pub const LIM_PICK_UNION: i32 = 0;
-pub const LIM_PICK_HEADS: i32 = 1;
+pub const LIM_PICK_ROWS: i32 = 1;
 pub const LIM_PICK_PAGES: i32 = 2;
 pub const LIM_PICK_NOTHING: i32 = 3;
+pub const LIM_PICK_MASS: i32 = 4;
 pub type lim_i32 = ::core::ffi::c_int;
 pub type lim_u32 = ::core::ffi::c_uint;
 pub type lim_i64 = ::core::ffi::c_longlong;
@@ -92,11 +96,11 @@ const _: () = {
     ["Offset of field: lim_batch::table_stride"][::core::mem::offset_of!(lim_batch, table_stride) - 56usize];
     ["Offset of field: lim_batch::max_len"][::core::mem::offset_of!(lim_batch, max_len) - 60usize];
 };
-#[doc = " Raw scores q_h . k_t, float32, before scaling and softmax. Position t of head h of sequence s: s, h, t."]
+#[doc = " Raw scores q_h . k_t, float32, before scaling and softmax, or weights pooled over heads. Position t of row h of\n sequence s: s, h, t."]
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct lim_scores {
-    #[doc = " [seqs][heads][stride]"]
+    #[doc = " [seqs][rows][stride]; scores have a row a query head"]
     pub data: *mut f32,
     #[doc = " tokens (or pages) per row, a multiple of 4"]
     pub stride: lim_i32,
@@ -506,25 +510,72 @@ const _: () = {
         [::core::mem::offset_of!(lim_prefill_args, q_stride) - 116usize];
     ["Offset of field: lim_prefill_args::scale"][::core::mem::offset_of!(lim_prefill_args, scale) - 120usize];
 };
-#[doc = " K = sinks + history + window. Sequences with len <= K get count LIM_DENSE and no ids. Otherwise candidates are the\n positions [sinks, len - window), ranked per head by score, highest first, ties by the lower position, -0 as +0, NaN\n as -inf. PICK_PAGES takes page scores, looks at K alone and writes every position below len of the chosen pages."]
 #[repr(C)]
 #[derive(Copy, Clone)]
-pub struct lim_select_args {
-    #[doc = " [seqs][heads][stride], of tokens or of pages; data may be null for PICK_NOTHING"]
+pub struct lim_pool_args {
+    #[doc = " [seqs][heads][stride] raw token scores"]
     pub scores: lim_scores,
     #[doc = " one row per sequence: len, seqs and max_len are read"]
     pub batch: lim_batch,
-    #[doc = " kind LIM_SHARED for PICK_UNION and PICK_NOTHING, else LIM_PER_QUERY_HEAD; capacity at\n least K, for PICK_PAGES also at least page_size"]
+    #[doc = " [seqs][rows][stride]"]
+    pub out: lim_scores,
+    #[doc = " scratch_bytes bytes, any contents"]
+    pub scratch: *mut ::core::ffi::c_void,
+    pub scratch_bytes: lim_u64,
+    #[doc = " softmax scale times log2(e), above 0"]
+    pub scale_log2: f32,
+    #[doc = " LIM_POOL_*"]
+    pub by: lim_i32,
+    #[doc = " H, 1..128"]
+    pub heads: lim_i32,
+    pub kv_heads: lim_i32,
+    #[doc = " power of two, 1..256"]
+    pub page_size: lim_i32,
+    #[doc = " K: nothing is pooled for sequences with n <= K"]
+    pub budget: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_pool_args"][::core::mem::size_of::<lim_pool_args>() - 136usize];
+    ["Alignment of lim_pool_args"][::core::mem::align_of::<lim_pool_args>() - 8usize];
+    ["Offset of field: lim_pool_args::scores"][::core::mem::offset_of!(lim_pool_args, scores) - 0usize];
+    ["Offset of field: lim_pool_args::batch"][::core::mem::offset_of!(lim_pool_args, batch) - 16usize];
+    ["Offset of field: lim_pool_args::out"][::core::mem::offset_of!(lim_pool_args, out) - 80usize];
+    ["Offset of field: lim_pool_args::scratch"][::core::mem::offset_of!(lim_pool_args, scratch) - 96usize];
+    ["Offset of field: lim_pool_args::scratch_bytes"]
+        [::core::mem::offset_of!(lim_pool_args, scratch_bytes) - 104usize];
+    ["Offset of field: lim_pool_args::scale_log2"]
+        [::core::mem::offset_of!(lim_pool_args, scale_log2) - 112usize];
+    ["Offset of field: lim_pool_args::by"][::core::mem::offset_of!(lim_pool_args, by) - 116usize];
+    ["Offset of field: lim_pool_args::heads"][::core::mem::offset_of!(lim_pool_args, heads) - 120usize];
+    ["Offset of field: lim_pool_args::kv_heads"][::core::mem::offset_of!(lim_pool_args, kv_heads) - 124usize];
+    ["Offset of field: lim_pool_args::page_size"]
+        [::core::mem::offset_of!(lim_pool_args, page_size) - 128usize];
+    ["Offset of field: lim_pool_args::budget"][::core::mem::offset_of!(lim_pool_args, budget) - 132usize];
+};
+#[doc = " K = sinks + history + window. Sequences with len <= K get count LIM_DENSE and no ids. Otherwise candidates are the\n positions [sinks, len - window), ranked per row by score, highest first, ties by the lower position, -0 as +0, NaN\n as -inf. PICK_PAGES takes page scores, looks at K and the window and writes every position below len of the chosen pages."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_select_args {
+    #[doc = " [seqs][rows][stride], of tokens or of pages; data may be null for PICK_NOTHING"]
+    pub scores: lim_scores,
+    #[doc = " one row per sequence: len, seqs and max_len are read"]
+    pub batch: lim_batch,
+    #[doc = " one set for PICK_UNION, PICK_MASS and PICK_NOTHING, else one a row; capacity at least K,\n for PICK_PAGES also at least page_size"]
     pub out: lim_selection,
     #[doc = " [LIM_COUNTERS] of this layer: adds the selections made"]
     pub counters: *mut lim_u64,
     #[doc = " scratch_bytes bytes, any contents"]
     pub scratch: *mut ::core::ffi::c_void,
     pub scratch_bytes: lim_u64,
+    #[doc = " PICK_MASS: in units of 2^-32, 1..2^32"]
+    pub share: lim_u64,
+    #[doc = " PICK_MASS: softmax scale times log2(e), above 0"]
+    pub scale_log2: f32,
     #[doc = " LIM_PICK_*"]
     pub rule: lim_i32,
-    #[doc = " H, 1..128"]
-    pub heads: lim_i32,
+    #[doc = " rows of scores, 1..128: H for PICK_UNION and PICK_MASS"]
+    pub rows: lim_i32,
     #[doc = " S"]
     pub sinks: lim_i32,
     #[doc = " M"]
@@ -536,7 +587,7 @@ pub struct lim_select_args {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_select_args"][::core::mem::size_of::<lim_select_args>() - 160usize];
+    ["Size of lim_select_args"][::core::mem::size_of::<lim_select_args>() - 176usize];
     ["Alignment of lim_select_args"][::core::mem::align_of::<lim_select_args>() - 8usize];
     ["Offset of field: lim_select_args::scores"][::core::mem::offset_of!(lim_select_args, scores) - 0usize];
     ["Offset of field: lim_select_args::batch"][::core::mem::offset_of!(lim_select_args, batch) - 16usize];
@@ -547,14 +598,17 @@ const _: () = {
         [::core::mem::offset_of!(lim_select_args, scratch) - 120usize];
     ["Offset of field: lim_select_args::scratch_bytes"]
         [::core::mem::offset_of!(lim_select_args, scratch_bytes) - 128usize];
-    ["Offset of field: lim_select_args::rule"][::core::mem::offset_of!(lim_select_args, rule) - 136usize];
-    ["Offset of field: lim_select_args::heads"][::core::mem::offset_of!(lim_select_args, heads) - 140usize];
-    ["Offset of field: lim_select_args::sinks"][::core::mem::offset_of!(lim_select_args, sinks) - 144usize];
+    ["Offset of field: lim_select_args::share"][::core::mem::offset_of!(lim_select_args, share) - 136usize];
+    ["Offset of field: lim_select_args::scale_log2"]
+        [::core::mem::offset_of!(lim_select_args, scale_log2) - 144usize];
+    ["Offset of field: lim_select_args::rule"][::core::mem::offset_of!(lim_select_args, rule) - 148usize];
+    ["Offset of field: lim_select_args::rows"][::core::mem::offset_of!(lim_select_args, rows) - 152usize];
+    ["Offset of field: lim_select_args::sinks"][::core::mem::offset_of!(lim_select_args, sinks) - 156usize];
     ["Offset of field: lim_select_args::history"]
-        [::core::mem::offset_of!(lim_select_args, history) - 148usize];
-    ["Offset of field: lim_select_args::window"][::core::mem::offset_of!(lim_select_args, window) - 152usize];
+        [::core::mem::offset_of!(lim_select_args, history) - 160usize];
+    ["Offset of field: lim_select_args::window"][::core::mem::offset_of!(lim_select_args, window) - 164usize];
     ["Offset of field: lim_select_args::page_size"]
-        [::core::mem::offset_of!(lim_select_args, page_size) - 156usize];
+        [::core::mem::offset_of!(lim_select_args, page_size) - 168usize];
 };
 unsafe extern "C" {
     pub fn lim_linear(args: *const lim_linear_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
@@ -570,6 +624,9 @@ unsafe extern "C" {
     pub fn lim_attend(args: *const lim_attend_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_score(args: *const lim_score_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_prefill(args: *const lim_prefill_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    #[doc = " Bytes of scratch that lim_pool wants for these arguments (pointers are not read)."]
+    pub fn lim_pool_scratch(args: *const lim_pool_args) -> lim_u64;
+    pub fn lim_pool(args: *const lim_pool_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     #[doc = " Bytes of scratch that lim_select wants for these arguments (pointers are not read)."]
     pub fn lim_select_scratch(args: *const lim_select_args) -> lim_u64;
     pub fn lim_select(args: *const lim_select_args, stream: *mut ::core::ffi::c_void) -> lim_i32;

@@ -2,7 +2,8 @@
 
 use super::check::{int, shape_error};
 use super::{Cuda, CudaBatch, CudaScores, ffi};
-use crate::{DType, Error, Heads, Pick, Result, ScoreOf, Select, Sets};
+use crate::softmax::{fixed_share, log2_scale};
+use crate::{DType, Pick, Result, ScoreOf, Select, Sets};
 
 const OP: &str = "select";
 
@@ -13,18 +14,24 @@ pub(super) fn select(cuda: &mut Cuda, op: Select<'_, Cuda>) -> Result<()> {
     let counters = counters.layer(OP, layer)?;
     let (rule, scores, sets) = match pick {
         Pick::Union(scores) => (ffi::LIM_PICK_UNION, Some(scores), Sets::Shared),
-        Pick::Mass { .. } => {
-            let reason = "it cannot select by a share of the softmax; the CPU can".into();
-            return Err(Error::Device { device: cuda.name(), reason });
-        }
-        Pick::Best(scores, sets) => (ffi::LIM_PICK_HEADS, Some(scores), sets),
+        Pick::Mass { scores, .. } => (ffi::LIM_PICK_MASS, Some(scores), Sets::Shared),
+        Pick::Best(scores, sets) => (ffi::LIM_PICK_ROWS, Some(scores), sets),
         Pick::Pages(scores, sets) => (ffi::LIM_PICK_PAGES, Some(scores), sets),
         Pick::Nothing => (ffi::LIM_PICK_NOTHING, None, Sets::Shared),
+    };
+    let (scale_log2, share) = match pick {
+        Pick::Mass { scale, share, .. } => (log2_scale(OP, scale)?, fixed_share(OP, share)?),
+        _ => (0.0, 0),
+    };
+    // Rules that make one set of all heads take a row a query head.
+    let rows = match pick {
+        Pick::Best(..) | Pick::Pages(..) => sets.count(heads),
+        Pick::Union(_) | Pick::Mass { .. } | Pick::Nothing => heads.query(),
     };
     out.expect_room(OP, sets, heads, quota.budget())?;
     out.expect_seqs(OP, batch)?;
     if let Some(scores) = scores {
-        expect_scored(scores, rule, quota.budget(), heads, batch)?;
+        expect_scored(scores, rule, quota.budget(), rows, batch)?;
     }
     let mut args = ffi::lim_select_args {
         scores: scores.map_or(ffi::lim_scores { data: std::ptr::null_mut(), stride: 4 }, |s| s.raw()),
@@ -33,8 +40,10 @@ pub(super) fn select(cuda: &mut Cuda, op: Select<'_, Cuda>) -> Result<()> {
         counters,
         scratch: std::ptr::null_mut(),
         scratch_bytes: 0,
+        share,
+        scale_log2,
         rule,
-        heads: int(heads.query()),
+        rows: int(rows),
         sinks: int(quota.sinks),
         history: int(quota.history),
         window: int(quota.window),
@@ -56,11 +65,11 @@ fn expect_scored(
     scores: &CudaScores,
     rule: i32,
     budget: usize,
-    heads: Heads,
+    rows: usize,
     batch: &CudaBatch,
 ) -> Result<()> {
     let of = if rule == ffi::LIM_PICK_PAGES { ScoreOf::Pages } else { ScoreOf::Tokens };
-    scores.expect(OP, heads, batch, of)?;
+    scores.expect_rows(OP, rows, batch, of)?;
     for (seq, &len) in batch.lens().iter().enumerate().filter(|(_, len)| **len > budget) {
         let need = if rule == ffi::LIM_PICK_PAGES { batch.page_size().pages_for(len) } else { len };
         if scores.count(seq) != need {

@@ -6,7 +6,7 @@ use lim_select::Policy;
 
 use crate::crowd::all_finish_as_if_alone;
 use crate::hf::{NEW, decode_distance, engine_answers_like_hf, prefill_distance};
-use crate::tiny;
+use crate::tiny::{self, engine_on, greedy, options, run};
 
 /// The golden models with head sizes that the kernels know.
 const MODELS: [&str; 2] = ["llama-head-32", "qwen3-head-64"];
@@ -44,5 +44,27 @@ fn a_thousand_sequences_finish_as_if_alone() {
     // Steps of another number of sequences take other kernels: a draw between two near numbers may fall differently.
     for policy in [Policy::Full, Policy::Lim] {
         all_finish_as_if_alone(|| gpu(DType::F32), &tiny::attention(policy, 24), 950);
+    }
+}
+
+/// Every policy decodes, selects beyond the budget and within it is `full`, bit for bit; steps are replayed recordings.
+#[test]
+fn every_policy_runs() {
+    let decoded = |policy, budget| {
+        let attention = tiny::attention(policy, budget);
+        let mut options = options();
+        options.page_bounds = true;
+        let mut engine = engine_on(gpu(DType::F32), DType::F32, attention, options);
+        let ids: Vec<_> =
+            [greedy(60, 1, 40), greedy(10, 2, 30)].into_iter().flat_map(|r| engine.add(r).unwrap()).collect();
+        (run(&mut engine, &ids).0, engine.usage().unwrap().sparsity())
+    };
+    let (full, dense) = decoded(Policy::Full, 0);
+    for policy in Policy::ALL.into_iter().filter(|&policy| policy != Policy::Full) {
+        assert_eq!(decoded(policy, 128).0, full, "{policy}");
+        let (first, sparsity) = decoded(policy, 24);
+        assert!(sparsity.selections > 0, "{policy}");
+        assert!(sparsity.mean_attended_tokens < dense.mean_attended_tokens, "{policy}");
+        assert_eq!(decoded(policy, 24).0, first, "{policy}: a second run differs");
     }
 }
