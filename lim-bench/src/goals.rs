@@ -1,9 +1,14 @@
-//! What the GPU kernels aim for on one NVIDIA H200, in microseconds of one call on cold data.
+//! What the GPU kernels aim for on one NVIDIA H200, in microseconds of one call on cold data. Other GPUs have no goals.
 //!
 //! Set from the best peers measured there and the byte limit, before the kernels were tuned; they do not move.
 
-/// Microseconds that a row should not exceed. `dense_us` is our own dense attention of the same shape, on which the
-/// goal of `dense + scores` rests.
+/// Whether `gpu`, as the driver names it, is the one that the goals are for.
+pub fn has_goals(gpu: &str) -> bool {
+    gpu.contains("H200")
+}
+
+/// Microseconds that a row should not exceed on an H200. `dense_us` is our own dense attention of the same shape, on which
+/// the goal of `dense + scores` rests.
 pub fn goal_us(op: &str, batch: usize, n: Option<usize>, dense_us: Option<f64>) -> Option<f64> {
     match (op, batch, n?) {
         ("dense", 1, 4096) => Some(8.0),

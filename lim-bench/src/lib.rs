@@ -7,11 +7,11 @@
 //! ```
 //! use lim_bench::report::{Machine, Report, Row};
 //!
-//! let mut report = Report::new(Machine { copy_gb_per_s: Some(4270.0), ..Machine::default() });
+//! let mut report = Report::new(Machine { gpu: "NVIDIA H200".into(), copy_gb_per_s: Some(4270.0), ..Machine::default() });
 //! report.rows.push(Row::graph("dense", 1, Some(32768), 34.0, 32768 * 4096));
 //! let report = report.judged();
 //! assert_eq!(report.rows[0].goal_met, Some(true));
-//! assert!(lim_bench::table::render(Some(&report), None).contains("| dense | 1 | 32768 | 34.0 |"));
+//! assert!(lim_bench::table::render(&report, None).contains("| dense | 1 | 32768 | 34.0 |"));
 //! ```
 //!
 //! For the CPU, [`fixture`] makes synthetic layers and filled caches, and [`roofline`] knows what an op must move and

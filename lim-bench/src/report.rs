@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::goals::goal_us;
+use crate::goals::{goal_us, has_goals};
 
 /// Where and how a report was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -128,7 +128,8 @@ impl Report {
             row.share = row.limit_us.map(|limit| limit / row.us);
             let same = dense.iter().find(|(batch, n, _)| (*batch, *n) == (row.batch, row.n));
             // Matrix products have no n; their goals are listed under 0.
-            row.goal_us = goal_us(&row.op, row.batch, row.n.or(Some(0)), same.map(|d| d.2));
+            row.goal_us = goal_us(&row.op, row.batch, row.n.or(Some(0)), same.map(|d| d.2))
+                .filter(|_| has_goals(&self.machine.gpu));
             row.goal_met = row.goal_us.map(|goal| row.us <= goal);
         }
         self

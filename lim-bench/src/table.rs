@@ -4,14 +4,16 @@ use std::fmt::Write;
 
 use crate::report::{PeerRow, Peers, Report, Row, Timing};
 
-/// First line of the generated part of a document.
-pub const BEGIN: &str = "<!-- results: begin (cargo run -p lim-bench --bin results -- --help) -->";
-/// Last line of the generated part.
+/// First line of the part of a document that is generated from the folder `results/{gpu}`.
+pub fn begin(gpu: &str) -> String {
+    format!("<!-- results of {gpu}: begin (cargo run -p lim-bench --bin results -- --help) -->")
+}
+
+/// Last line of a generated part.
 pub const END: &str = "<!-- results: end -->";
 
-/// The table, or a sentence where there is no report. Ends in a newline.
-pub fn render(ours: Option<&Report>, peers: Option<&Peers>) -> String {
-    let Some(ours) = ours else { return "No results are committed yet.\n".into() };
+/// The table, with a line above that says where and how. Ends in a newline.
+pub fn render(ours: &Report, peers: Option<&Peers>) -> String {
     let machine = &ours.machine;
     let mut out = String::new();
     let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
@@ -77,9 +79,11 @@ fn fastest<'a>(row: &Row, peers: Option<&'a Peers>) -> Option<&'a PeerRow> {
     rows.filter(same).min_by(|a, b| a.us.total_cmp(&b.us))
 }
 
-/// `document` with what lies between [`BEGIN`] and [`END`] replaced by `table`; none where the marks are missing.
-pub fn replaced(document: &str, table: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
+/// `document` with what lies between [`begin`] of `gpu` and the next [`END`] replaced by `table`; none where the marks are
+/// missing.
+pub fn replaced(document: &str, gpu: &str, table: &str) -> Option<String> {
+    let begin = begin(gpu);
+    let (before, rest) = document.split_once(&begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
+    Some(format!("{before}{begin}\n{table}{END}{after}"))
 }

@@ -10,10 +10,10 @@ use lim_kernels::cuda::Cuda;
 use lim_kernels::{Backend, DType, Pooling, Result, SampleParams, ScoreOf, Sets};
 
 const USAGE: &str = "\
-usage: gpu [OUT.json] [--quick] [--device N] [--commit NAME]
+usage: gpu [OUT.json] [--quick] [--parts NAME,...] [--device N] [--commit NAME]
 
 Writes the report to OUT.json, or to stdout. --quick runs every kernel on small shapes, to see that it runs: its times
-say nothing. The commit can also come from the environment, as LIM_COMMIT. Exit code 1: a row failed, or no GPU.";
+say nothing. --parts takes some of kv, selection, model, sample. The commit can also come from the environment, as LIM_COMMIT. Exit code 1: a row failed, or no GPU.";
 
 /// The device and what has been measured; a row that fails, or memory that cannot be had, costs its own rows only.
 struct Runner {
@@ -23,9 +23,21 @@ struct Runner {
     report: Report,
 }
 
+/// A part of the report: its name in `--parts`, and what measures it.
+type Part = (&'static str, fn(&mut Runner));
+
+const PARTS: [Part; 4] = [
+    ("kv", Runner::kv_rows),
+    ("selection", Runner::selection_rows),
+    ("model", Runner::model_rows),
+    ("sample", Runner::sample_rows),
+];
+
 struct Args {
     out: Option<String>,
     quick: bool,
+    /// Names in [`PARTS`]; all where none is given.
+    parts: Vec<String>,
     device: usize,
     commit: Option<String>,
 }
@@ -54,12 +66,19 @@ fn main() -> ExitCode {
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Args>, String> {
     let commit = std::env::var("LIM_COMMIT").ok();
-    let mut parsed = Args { out: None, quick: false, device: 0, commit };
+    let mut parsed = Args { out: None, quick: false, parts: Vec::new(), device: 0, commit };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| format!("{arg} wants a value"));
         match arg.as_str() {
             "-h" | "--help" => return Ok(None),
             "--quick" => parsed.quick = true,
+            "--parts" => {
+                parsed.parts = value()?.split(',').map(str::to_owned).collect();
+                let known = |name: &String| PARTS.iter().any(|(part, _)| part == name);
+                if let Some(name) = parsed.parts.iter().find(|name| !known(name)) {
+                    return Err(format!("--parts: no part {name:?}"));
+                }
+            }
             "--device" => parsed.device = value()?.parse().map_err(|e| format!("--device: {e}"))?,
             "--commit" => parsed.commit = Some(value()?),
             _ if arg.starts_with('-') => return Err(format!("unknown option {arg}")),
@@ -99,9 +118,11 @@ fn measure(args: &Args) -> Result<bool, String> {
         replays: settings.replays,
     };
     let mut runner = Runner { cuda, settings, quick: args.quick, report: Report::new(machine) };
-    let parts: [fn(&mut Runner); 5] =
-        [Runner::bandwidth, Runner::kv_rows, Runner::selection_rows, Runner::model_rows, Runner::sample_rows];
-    for part in parts {
+    runner.bandwidth();
+    for (name, part) in PARTS {
+        if !args.parts.is_empty() && !args.parts.iter().any(|wanted| wanted == name) {
+            continue;
+        }
         part(&mut runner);
         // What is measured so far outlives a run that is cut short.
         write(&runner.report.clone().judged(), args.out.as_deref())?;

@@ -1,4 +1,4 @@
-//! Renders a report of the GPU runner, beside the peers', as the Markdown table of docs/kernels.md.
+//! Renders a report of the GPU runner, beside the peers', as the Markdown table of docs/benchmarks.md.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,9 +10,9 @@ const USAGE: &str = "\
 usage: results OURS.json [PEERS.json] [--write DOCUMENT.md]
 
 OURS.json is written by the GPU runner (cargo run --release -p lim-bench --features cuda --bin gpu), PEERS.json by
-lim-bench/peers/peers.py. Prints the table, or writes it between the marks of DOCUMENT.md:
+lim-bench/peers/peers.py. Prints the table, or writes it between the marks of DOCUMENT.md that name OURS' folder:
     cargo run -p lim-bench --bin results -- lim-bench/results/h200/gpu.json lim-bench/results/h200/peers.json \\
-        --write docs/kernels.md";
+        --write docs/benchmarks.md";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -45,16 +45,19 @@ fn say(text: &str) {
 }
 
 fn run(ours: &str, peers: Option<&str>, document: Option<&str>) -> Result<(), String> {
+    let folder =
+        Path::new(ours).parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let ours: report::Report = read(ours.as_ref())?;
     let peers: Option<report::Peers> = peers.map(|path| read(path.as_ref())).transpose()?;
-    let rendered = table::render(Some(&ours), peers.as_ref());
+    let rendered = table::render(&ours, peers.as_ref());
     let Some(path) = document else {
         say(&rendered);
         return Ok(());
     };
+    let gpu = folder.ok_or("OURS.json lies in no folder that names its GPU")?;
     let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
-    let missing = || format!("{path}: no lines {} and {}", table::BEGIN, table::END);
-    let text = table::replaced(&text, &rendered).ok_or_else(missing)?;
+    let missing = || format!("{path}: no lines {} and {}", table::begin(&gpu), table::END);
+    let text = table::replaced(&text, &gpu, &rendered).ok_or_else(missing)?;
     std::fs::write(path, text).map_err(|e| format!("{path}: {e}"))
 }
 
