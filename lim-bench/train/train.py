@@ -155,6 +155,8 @@ def main():
     a = argparse.ArgumentParser()
     a.add_argument("--out", required=True)
     a.add_argument("--seconds", type=float, required=True, help="from the start of the process to the last step")
+    a.add_argument("--depth", type=int, default=8, help="layers of the model")
+    a.add_argument("--roles", default=LAYERS, help="dense and select layers of rows through LessIsMore's set")
     a.add_argument("--tokens", type=int, default=81920)
     a.add_argument("--lr", type=float, default=3e-3)
     a.add_argument("--lim", type=float, default=0.2, help="share of rows through LessIsMore's set, later on")
@@ -185,7 +187,7 @@ def main():
     dtype = torch.bfloat16
     torch.set_float32_matmul_precision("high")
     torch.backends.cuda.enable_cudnn_sdp(False)
-    c = Config(hidden=64, layers=8, heads=4, kv_heads=2, head_dim=32, ffn=128) if a.toy else Config()
+    c = Config(hidden=64, layers=8, heads=4, kv_heads=2, head_dim=32, ffn=128) if a.toy else Config(layers=a.depth)
     model = Model(c)
     model.to(device)
     matrices = [getattr(model, n) for n in ("q", "k", "v", "o", "gate", "up", "down")]
@@ -195,7 +197,7 @@ def main():
     fns = (before, after, head_loss)
     if not a.toy:
         fns = [torch.compile(f, dynamic=False) for f in fns]
-    roles = parse_layers(LAYERS, c.layers)
+    roles = parse_layers(a.roles, c.layers)
     probe = Probe(device, 1, 60, 200, 512) if a.toy else Probe(device, 32, 1200, 2400, 2560)
     rng = random.Random(a.seed)
     first, probed, saved, step, seen, total, count = None, time.time(), time.time(), 0, 0, 0.0, 0
@@ -249,10 +251,10 @@ def main():
             total, count, mark = 0.0, 0, (seen, time.time())
         if time.time() - probed > a.probe_every:
             show = 2 if p > 0.5 else 0
-            say("  probe full", probe(model, 0, LAYERS, dtype, show))
+            say("  probe full", probe(model, 0, a.roles, dtype, show))
             if p > 0.25:
                 for k in (256, 128):
-                    say(f"  probe lim {k}", probe(model, k, LAYERS, dtype, show if k == 256 else 0))
+                    say(f"  probe lim {k}", probe(model, k, a.roles, dtype, show if k == 256 else 0))
             probed = time.time()
             mark = (seen, probed)
         if time.time() - saved > 120:
@@ -260,8 +262,8 @@ def main():
             saved = time.time()
     save_weights(model, f"{a.out}/model.safetensors")
     say(f"{step} steps, {seen / 1e6:.0f} M tokens")
-    say("  probe full", probe(model, 0, LAYERS, dtype, 4))
-    say("  probe lim 256", probe(model, 256, LAYERS, dtype, 4))
+    say("  probe full", probe(model, 0, a.roles, dtype, 4))
+    say("  probe lim 256", probe(model, 256, a.roles, dtype, 4))
     with open(f"{a.out}/train.json", "w") as f:
         json.dump({"args": vars(a), "steps": step, "tokens": seen, "seconds": time.time() - first}, f)
     for w in workers:
