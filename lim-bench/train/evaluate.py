@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 import tasks
-from export import load_weights
-from model import Config, Model, parse_layers, rms, rope_table, rotate
+from export import config_of, load_weights
+from model import Model, parse_layers, rms, rope_table, rotate
 
 
 def chosen(scores, n, budget, ratio, sinks):
@@ -183,7 +183,7 @@ def main():
     a = a.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    c = Config()
+    c = config_of(a.weights)
     model = load_weights(Model(c), a.weights).to(device, getattr(torch, a.dtype))
     roles = ["dense"] * c.layers if a.policy == "full" else parse_layers(a.layers, c.layers)
     problems = (

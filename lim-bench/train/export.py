@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import tasks
@@ -35,6 +36,12 @@ def save_weights(model, path, dtype=torch.bfloat16):
         for i, w in enumerate(getattr(model, name)):
             out[f"model.layers.{i}.{hf}.weight"] = w
     save_file({k: w.detach().to("cpu", dtype).contiguous() for k, w in out.items()}, path, {"format": "pt"})
+
+
+def config_of(path):
+    """The configuration that the weights were trained with: depth is what varies."""
+    with safe_open(path, "pt") as f:
+        return Config(layers=sum(name.endswith("input_layernorm.weight") for name in f.keys()))
 
 
 def load_weights(model, path):
@@ -144,5 +151,6 @@ if __name__ == "__main__":
     a.add_argument("--budget", type=int, default=128)
     a.add_argument("--layers", default="dense=0-1,select=2,5")
     a = a.parse_args()
-    load_weights(Model(Config()), a.weights)  # fails here if the file does not fit the configuration
-    write_directory(a.weights, a.directory, Config(), a.budget, a.layers)
+    c = config_of(a.weights)
+    load_weights(Model(c), a.weights)  # fails here if the file does not fit the configuration
+    write_directory(a.weights, a.directory, c, a.budget, a.layers)
