@@ -34,6 +34,9 @@ done
 executables build --release -p lim-bench -p lim-cli --features lim-bench/cuda,lim-cli/cuda --bins |
   while read -r _ target path; do install -s "$path" "dist/bin/$target"; done
 
+executables bench -p lim-bench --features cuda --bench gpu --no-run |
+  while read -r _ _ path; do install -s "$path" dist/bin/gpu-criterion; done
+
 gzip -6 dist/tests/* dist/bin/*
 install scripts/gpu-run.sh dist/run.sh
 {

@@ -3,6 +3,7 @@
 #     run.sh tests [LOGS]      every CUDA test
 #     run.sh sanitize [LOGS]   a short part of them under compute-sanitizer (memcheck, then racecheck)
 #     run.sh bench ARGS...     the GPU benchmark; ARGS go to it
+#     run.sh criterion ARGS... the same graphs under criterion
 # Goes on after failures; logs lie in LOGS (default: logs beside this script); the summary comes last. Exit status 1
 # if anything failed.
 set -uo pipefail
@@ -64,8 +65,12 @@ case $mode in
     shift
     exec "$here/bin/gpu" "$@"
     ;;
+  criterion)
+    shift
+    exec "$here/bin/gpu-criterion" --bench "$@"
+    ;;
   *)
-    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
     exit 2
     ;;
 esac
