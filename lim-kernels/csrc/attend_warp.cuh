@@ -39,8 +39,9 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
   float m[NT][2], l[NT][2];
   uint32_t q[NT][STEPS][2];
   uint32_t queue;  // shared address of this warp's queue
+  lim_u64 once;    // see read_once
 
-  __device__ WarpAttention(char *shared) : queue(shared_address(shared)) {
+  __device__ WarpAttention(char *shared) : queue(shared_address(shared)), once(read_once()) {
 #pragma unroll
     for (int t = 0; t < NT; t++) {
       m[t][0] = m[t][1] = NEG_INF;
@@ -80,13 +81,13 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
 
   // rows: lane i < 16 holds the row of the tile's token i. Lanes next to each other copy pieces next to each other:
   // a quarter of a warp asks for 128 contiguous bytes at a time.
-  template <class At> __device__ static void copy(uint32_t to, const T *from, int rows, int width, At at) {
+  template <class At> __device__ void copy(uint32_t to, const T *from, int rows, int width, At at) {
     __syncwarp();
 #pragma unroll
     for (int x = 0; x < TILE * CHUNKS / WARP; x++) {
       int i = x * WARP + threadIdx.x % WARP, row = i / CHUNKS, chunk = i % CHUNKS;
       const T *start = from + static_cast<long long>(__shfl_sync(FULL, rows, row)) * width;
-      copy_async<16>(to + at(row, chunk), start + chunk * 8);
+      copy_async(to + at(row, chunk), start + chunk * 8, once);
     }
   }
   __device__ void copy_keys(const Source<T> &from, int rows, int stage) {

@@ -73,7 +73,20 @@ __device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
 
 __device__ inline uint32_t shared_address(const void *p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
-// Starts a copy of BYTES (4, 8 or 16) from global to shared memory.
+// The L2 cache policy of what is read once: it leaves first. Weights and cached tokens are, in a decode step; all that the
+// step reads again stays (H100: all weights of Qwen3-8B 2% faster, eight gathers of 2048 tokens 4%).
+__device__ inline lim_u64 read_once() {
+  lim_u64 policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+// Starts a copy of 16 bytes from global to shared memory.
+__device__ inline void copy_async(uint32_t shared, const void *global, lim_u64 policy) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "l"(policy)
+               : "memory");
+}
+// The same of BYTES (4, 8 or 16), to be kept in the caches.
 template <int BYTES> __device__ inline void copy_async(uint32_t shared, const void *global) {
   if constexpr (BYTES == 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");

@@ -58,6 +58,13 @@ __device__ __forceinline__ void bulk_copy(uint32_t shared, const void *global, i
       "l"(global), "r"(bytes), "r"(bar)
       : "memory");
 }
+__device__ __forceinline__ void bulk_copy(uint32_t shared, const void *global, int bytes, uint32_t bar, lim_u64 policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
+          shared),
+      "l"(global), "r"(bytes), "r"(bar), "l"(policy)
+      : "memory");
+}
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(kConsumers * WARP) : "memory"); }
 
 // NT: groups of 8 weight rows in a unit; MT: groups of 8 input rows.
@@ -96,6 +103,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
     const T *weights = static_cast<const T *>(a.w), *x = static_cast<const T *>(a.x);
     const int mine = units > static_cast<int>(blockIdx.x) ? (units - blockIdx.x + gridDim.x - 1) / gridDim.x : 0;
     const int total = mine * pieces;
+    const lim_u64 once = read_once();
     auto stage_at = [&](int i) { return ring + (i % p.stages) * stage_bytes; };
     auto bytes_at = [&](int i) { return min(kc, a.in - i % pieces * kc) * static_cast<int>(sizeof(T)); };
     auto ask_weights = [&](int i) {
@@ -107,7 +115,8 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
         // Rows past the end repeat the last one; their sums are not stored.
         int row = unit * kOutRows + lane % kOutRows;
         row = min(row, a.out - 1) + (SWIGLU && lane >= kOutRows ? a.out : 0);
-        bulk_copy(stage_at(i) + lane * kWPitch, weights + static_cast<size_t>(row) * a.in + i % pieces * kc, bytes, bar);
+        bulk_copy(stage_at(i) + lane * kWPitch, weights + static_cast<size_t>(row) * a.in + i % pieces * kc, bytes, bar,
+                  once);
       }
     };
     auto ask_x = [&](int i) {
