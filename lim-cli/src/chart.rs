@@ -1,4 +1,4 @@
-//! Line charts as SVG: panels below one another, x on a logarithmic scale, y from 0, a key at the right.
+//! Line charts as SVG: panels below one another, x on a logarithmic or a plain scale, y from 0, a key at the right.
 
 use std::fmt::Write;
 
@@ -34,11 +34,22 @@ pub(crate) struct Panel {
     pub(crate) subtitle: String,
     pub(crate) x_label: &'static str,
     pub(crate) y_label: &'static str,
+    pub(crate) x_scale: Scale,
     /// What x spans at least.
     pub(crate) x_range: Option<[f64; 2]>,
     /// Where y ends at least.
     pub(crate) y_max: f64,
     pub(crate) lines: Vec<Line>,
+}
+
+/// How x is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// From one power of two to another.
+    #[default]
+    Log,
+    /// From one whole number to another, a label each where there is room.
+    Whole,
 }
 
 /// Points joined in order.
@@ -53,7 +64,7 @@ pub(crate) struct Line {
     pub(crate) points: Vec<Point>,
 }
 
-/// x is above 0, y at least 0.
+/// y is at least 0, and x above 0 on a logarithmic scale.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Point {
     pub(crate) x: f64,
@@ -85,7 +96,7 @@ impl Panel {
     fn draw(&self, out: &mut String) {
         let points = self.lines.iter().flat_map(|line| line.points.iter().copied());
         let ends = self.x_range.into_iter().flatten().map(|x| Point { x, y: 0.0, error: 0.0 });
-        let axes = Axes::of(points.chain(ends), self.y_max);
+        let axes = Axes::of(points.chain(ends), self.x_scale, self.y_max);
         let (title, subtitle) = (escaped(&self.title), escaped(&self.subtitle));
         let _ = write!(
             out,
@@ -124,27 +135,33 @@ impl Line {
     }
 }
 
-/// Ranges of a panel: x from one power of two to another, y from 0.
+/// Ranges of a panel, y from 0.
 #[derive(Clone, Copy, Debug)]
 struct Axes {
-    /// Powers of two.
-    log: [f64; 2],
+    scale: Scale,
+    /// Powers of two, or whole numbers.
+    x: [f64; 2],
     top: f64,
     step: f64,
 }
 
 impl Axes {
-    fn of(points: impl Iterator<Item = Point>, least: f64) -> Axes {
+    fn of(points: impl Iterator<Item = Point>, scale: Scale, least: f64) -> Axes {
         let (mut first, mut last, mut top) = (f64::INFINITY, 0.0f64, least.max(f64::MIN_POSITIVE));
         for point in points {
             first = first.min(point.x);
             last = last.max(point.x);
             top = top.max(point.y);
         }
-        let from = if first.is_finite() { first.log2().floor() } else { 0.0 };
+        let [first, last] = match scale {
+            Scale::Log => [first.log2(), last.max(1.0).log2()],
+            Scale::Whole => [first, last],
+        };
+        let from = if first.is_finite() { first.floor() } else { 0.0 };
         let step = step(top / 5.0);
         Axes {
-            log: [from, last.max(1.0).log2().ceil().max(from + 1.0)],
+            scale,
+            x: [from, last.ceil().max(from + 1.0)],
             // Against 100 / 20 being a little more than 5.
             top: (top / step - 1e-9).ceil() * step,
             step,
@@ -152,8 +169,9 @@ impl Axes {
     }
 
     fn x(self, x: f64) -> f64 {
-        let [from, to] = self.log;
-        LEFT + (x.log2() - from) / (to - from) * (WIDTH - LEFT - RIGHT)
+        let [from, to] = self.x;
+        let x = if self.scale == Scale::Log { x.log2() } else { x };
+        LEFT + (x - from) / (to - from) * (WIDTH - LEFT - RIGHT)
     }
 
     fn y(self, y: f64) -> f64 {
@@ -193,12 +211,13 @@ impl Axes {
                 y + 4.0
             );
         }
-        let [from, to] = self.log.map(|log| log as i32);
-        // At most nine labels.
-        for power in (from..=to).step_by(((to - from) as usize / 9 + 1).max(1)) {
-            let value = 2f64.powi(power);
+        let [from, to] = self.x.map(|end| end as i32);
+        let most = if self.scale == Scale::Log { 9 } else { 18 };
+        for mark in (from..=to).step_by(((to - from) as usize / most + 1).max(1)) {
+            let value = if self.scale == Scale::Log { 2f64.powi(mark) } else { f64::from(mark) };
             let x = self.x(value);
-            let label = if power >= 10 { format!("{}k", value / 1024.0) } else { value.to_string() };
+            let short = self.scale == Scale::Log && mark >= 10;
+            let label = if short { format!("{}k", value / 1024.0) } else { value.to_string() };
             let _ = write!(
                 out,
                 "<path d=\"M{x:.1} {TOP}V{bottom}\" stroke=\"#eeeeee\"/>\n\
@@ -223,7 +242,7 @@ fn step(least: f64) -> f64 {
     [1.0, 2.0, 5.0].map(|m| m * power).into_iter().find(|&s| s >= least).unwrap_or(10.0 * power)
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
@@ -237,12 +256,15 @@ mod tests {
 
     #[test]
     fn points_lie_where_the_axes_say() {
-        let axes = Axes::of([point(64.0, 1.0), point(16384.0, 9.0)].into_iter(), 0.0);
-        assert_eq!((axes.log, axes.top, axes.step), ([6.0, 14.0], 10.0, 2.0));
+        let axes = Axes::of([point(64.0, 1.0), point(16384.0, 9.0)].into_iter(), Scale::Log, 0.0);
+        assert_eq!((axes.x, axes.top, axes.step), ([6.0, 14.0], 10.0, 2.0));
         assert_eq!((axes.x(64.0), axes.x(16384.0)), (LEFT, WIDTH - RIGHT));
         assert_eq!((axes.y(0.0), axes.y(10.0)), (HEIGHT - BOTTOM, TOP));
         assert!((axes.x(1024.0) - (LEFT + WIDTH - RIGHT) / 2.0).abs() < 1e-9);
-        assert_eq!(Axes::of([].into_iter(), 100.0).top, 100.0);
+        assert_eq!(Axes::of([].into_iter(), Scale::Log, 100.0).top, 100.0);
+        let plain = Axes::of([point(0.0, 1.0), point(7.0, 9.0)].into_iter(), Scale::Whole, 0.0);
+        assert_eq!((plain.x(0.0), plain.x(7.0)), (LEFT, WIDTH - RIGHT));
+        assert!((plain.x(3.5) - (LEFT + WIDTH - RIGHT) / 2.0).abs() < 1e-9);
     }
 
     #[test]

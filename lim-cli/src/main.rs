@@ -1,4 +1,4 @@
-//! Command line of lim: generate, score, bench, eval, inspect, doctor.
+//! Command line of lim: generate, score, bench, eval, calibrate, inspect, doctor.
 
 mod args;
 mod bandwidth;
@@ -10,12 +10,14 @@ mod device;
 mod embedded;
 mod error;
 mod grade;
+mod grid;
 mod interrupt;
 mod machine;
 mod memory;
 mod open;
 mod output;
 mod policy;
+mod problems;
 mod prompt;
 mod random;
 mod report;

@@ -5,6 +5,7 @@ use lim_model::{Demand, EngineOptions};
 
 use crate::console::Console;
 use crate::error::{Error, Result};
+use crate::machine::Machine;
 use crate::report::bytes;
 
 /// A device with memory of its own. There is none for the CPU, whose pages come when they are touched.
@@ -71,8 +72,27 @@ fn cut(console: Console, sizes: EngineOptions, pages: usize) -> EngineOptions {
     EngineOptions { pages, ..sizes }
 }
 
+/// Cuts the pages of a batch to what memory holds: `least` pages stay.
+///
+/// # Errors
+/// As [`Room::fit`] on a device with memory of its own.
+pub(crate) fn fit<B: Machine>(
+    console: Console,
+    backend: &B,
+    demand: &Demand<'_>,
+    sizes: EngineOptions,
+    least: usize,
+) -> Result<EngineOptions> {
+    let Some(free) = backend.free_memory()? else {
+        // A batch of long answers may be more than the machine has; few of them get that long.
+        let free = system("MemAvailable");
+        return Ok(free.map_or(sizes, |free| within(console, demand, sizes, free, least)));
+    };
+    Room { device: &backend.device(), free }.fit(console, demand, sizes, least)
+}
+
 /// Cuts the pages of `sizes` to what `free` bytes of the system's memory hold, a quarter left to others; `least` pages stay.
-pub(crate) fn within(
+fn within(
     console: Console,
     demand: &Demand<'_>,
     sizes: EngineOptions,

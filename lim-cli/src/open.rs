@@ -156,6 +156,20 @@ impl Opened {
         policy::resolve(flags, self.settings.as_ref(), &hint, page_size)
     }
 
+    /// The model's directory; `None` where it has none.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.dir.as_ref().and_then(|dir| dir.path())
+    }
+
+    /// The text of the model's lim.json.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub(crate) fn model_file(&self) -> Result<Option<String>> {
+        let Some(dir) = &self.dir else { return Ok(None) };
+        Ok(dir.read("lim.json")?.map(|text| String::from_utf8_lossy(&text).into_owned()))
+    }
+
     /// What the model and its caches take on a device, decoding by `attentions`.
     pub(crate) fn demand<'a>(&'a self, attentions: &'a [Attention]) -> Demand<'a> {
         Demand { config: &self.config, dtype: self.dtype, attentions }

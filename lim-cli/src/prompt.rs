@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::args::{ChatArgs, GenerateArgs, PromptArgs};
+use crate::args::{ChatArgs, PromptArgs};
 use crate::demo::Problem;
 use crate::error::{Error, Result};
 use crate::open::{Opened, Text};
@@ -43,13 +43,18 @@ impl Prompt {
 
 const NO_PROMPT: &str = "no prompt: give PROMPT, - for stdin, --prompt-file or --prompt-ids";
 
-/// The prompt of `generate`; `None` for the text where the embedded model is to solve a sample problem.
+/// The prompt of `generate`; where there is none the embedded model solves the sample problem of `seed`.
 ///
 /// # Errors
 /// When there is no prompt for a model of the user's own, it is empty, or it cannot be read or encoded.
-pub(crate) fn for_generate(args: &GenerateArgs, opened: &Opened, text: &Text) -> Result<Prompt> {
-    let chat = &args.chat;
-    if let Some(ids) = &args.prompt.prompt_ids {
+pub(crate) fn for_generate(
+    args: &PromptArgs,
+    chat: &ChatArgs,
+    seed: Option<u64>,
+    opened: &Opened,
+    text: &Text,
+) -> Result<Prompt> {
+    if let Some(ids) = &args.prompt_ids {
         let flags = [
             ("--chat", chat.chat),
             ("--system", chat.system.is_some()),
@@ -63,9 +68,9 @@ pub(crate) fn for_generate(args: &GenerateArgs, opened: &Opened, text: &Text) ->
         check_ids(ids, opened)?;
         return Ok(Prompt { ids: ids.clone(), problem: None, form: Form::Ids });
     }
-    let prompt = match read(&args.prompt)? {
+    let prompt = match read(args)? {
         Some(prompt) => prompt,
-        None if opened.is_embedded() => Problem::sample(args.sampling.seed.unwrap_or(0)).to_string(),
+        None if opened.is_embedded() => Problem::sample(seed.unwrap_or(0)).to_string(),
         None => return Err(Error::usage(NO_PROMPT)),
     };
     let (ids, form) = encode(&prompt, chat, opened, text)?;
@@ -125,7 +130,8 @@ fn read(args: &PromptArgs) -> Result<Option<String>> {
     if prompt.is_empty() { Err(Error::usage("the prompt is empty")) } else { Ok(Some(prompt)) }
 }
 
-fn without_line_end(mut text: String) -> String {
+/// A file's text without the line end that files and pipes have at their end.
+pub(crate) fn without_line_end(mut text: String) -> String {
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {

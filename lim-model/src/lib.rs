@@ -37,6 +37,7 @@ mod error;
 mod generate;
 mod generation_config;
 mod hub;
+mod kept;
 mod memory;
 mod model;
 mod model_dir;
@@ -65,6 +66,7 @@ pub use generate::{
 };
 pub use generation_config::GenerationConfig;
 pub use hub::{Download, Hub};
+pub use kept::{Kept, LayerKept};
 pub use memory::Demand;
 pub use model::{Model, Pass, Watched};
 pub use model_dir::ModelDir;

@@ -53,6 +53,21 @@ impl Recall {
         Recall { layers, heads, budgets: quotas.iter().map(budget).collect() }
     }
 
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// Heads of a layer.
+    pub fn heads(&self) -> Heads {
+        self.heads
+    }
+
+    /// How a budget is cut.
+    pub fn quota(&self, budget: usize) -> Quota {
+        self.budgets[budget].quota
+    }
+
     /// Number of budgets.
     pub fn budgets(&self) -> usize {
         self.budgets.len()

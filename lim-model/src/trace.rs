@@ -53,10 +53,21 @@ impl TraceStep {
 }
 
 impl Trace {
-    /// In how many steps the `layer`-th select layer chose each position.
-    pub fn counts(&self, layer: usize) -> Vec<u32> {
-        let count = |t| self.steps.iter().filter(|step| step.keeps(layer, t)).count() as u32;
+    /// In how many steps the `layer`-th select layer chose each position; any layer where `None`.
+    pub fn counts(&self, layer: Option<usize>) -> Vec<u32> {
+        let layers = self.range(layer);
+        let keeps = |step: &&TraceStep, t| layers.clone().any(|layer| step.keeps(layer, t));
+        let count = |t| self.steps.iter().filter(|step| keeps(step, t)).count() as u32;
         (0..self.ids.len()).map(count).collect()
+    }
+
+    /// How many positions the `layer`-th select layer chose a step, in the mean. `None` without a step.
+    pub fn chosen(&self, layer: usize) -> Option<f64> {
+        mean(self.steps.iter().map(|step| step.count(layer) as f64))
+    }
+
+    fn range(&self, layer: Option<usize>) -> std::ops::Range<usize> {
+        layer.map_or(0..self.layers.len(), |layer| layer..layer + 1)
     }
 
     /// In how many steps `position` was there to be chosen.
@@ -71,11 +82,9 @@ impl Trace {
     /// Share of the positions there to be chosen that the `layer`-th select layer chose at least once; any layer where `None`.
     /// `None` without a step.
     pub fn ever_kept(&self, layer: Option<usize>) -> Option<f64> {
-        let layers = layer.map_or(0..self.layers.len(), |layer| layer..layer + 1);
-        let candidates: Vec<usize> = (0..self.ids.len()).filter(|&t| self.candidate_steps(t) > 0).collect();
-        let kept =
-            |t: &&usize| self.steps.iter().any(|step| layers.clone().any(|layer| step.keeps(layer, **t)));
-        mean(candidates.iter().map(|t| if kept(&t) { 1.0 } else { 0.0 }))
+        let counts = self.counts(layer).into_iter().enumerate();
+        let candidates = counts.filter(|&(t, _)| self.candidate_steps(t) > 0);
+        mean(candidates.map(|(_, count)| if count > 0 { 1.0 } else { 0.0 }))
     }
 
     /// Share of the `layer`-th select layer's choice that was not in its choice of the step before, in the mean. `None` with
@@ -184,8 +193,10 @@ mod tests {
     #[test]
     fn sinks_and_window_do_not_count() {
         let trace = trace();
-        assert_eq!(trace.counts(0), [0, 2, 1, 0, 1, 0, 0]);
-        assert_eq!(trace.counts(1), [0, 2, 0, 1, 1, 0, 0]);
+        assert_eq!(trace.counts(Some(0)), [0, 2, 1, 0, 1, 0, 0]);
+        assert_eq!(trace.counts(Some(1)), [0, 2, 0, 1, 1, 0, 0]);
+        assert_eq!(trace.counts(None), [0, 2, 1, 1, 1, 0, 0]);
+        assert_eq!(trace.chosen(0), Some(2.0));
         assert_eq!((trace.steps[0].count(0), trace.steps[0].keeps(0, 2)), (2, true));
         let candidates: Vec<usize> = (0..7).map(|t| trace.candidate_steps(t)).collect();
         assert_eq!(candidates, [0, 2, 2, 2, 1, 0, 0]);

@@ -79,6 +79,29 @@ impl Plan {
         self.layers_where(|role| matches!(role, Role::Select { .. }))
     }
 
+    /// The layers that do not reuse, as `--layers` takes them; `None` where none selects.
+    pub fn layers(&self) -> Option<Layers> {
+        let select = self.roles.iter().enumerate().filter_map(|(layer, role)| match role {
+            Role::Select { own } => Some((layer, *own)),
+            _ => None,
+        });
+        Layers::new(self.dense_layers(), select).ok()
+    }
+
+    /// For every layer the select layer whose set it reads; `None` where it reads everything.
+    pub fn sources(&self) -> Vec<Option<usize>> {
+        let mut last = None;
+        let source = |(layer, role): (usize, &Role)| match role {
+            Role::Dense => None,
+            Role::Select { own } => {
+                last = Some(layer);
+                last.filter(|_| *own == Own::Sparse)
+            }
+            Role::Reuse => last,
+        };
+        self.roles.iter().enumerate().map(source).collect()
+    }
+
     fn layers_where(&self, is: impl Fn(Role) -> bool) -> Vec<usize> {
         self.roles.iter().enumerate().filter(|&(_, &role)| is(role)).map(|(layer, _)| layer).collect()
     }
@@ -107,6 +130,11 @@ mod tests {
         );
         assert_eq!(plan.dense_layers(), [0, 1, 4]);
         assert_eq!(plan.select_layers(), [2, 5]);
+        let named = plan.layers().expect("some select");
+        assert_eq!(named.to_string(), "dense=0-1,4,select=2,5s");
+        assert_eq!(Plan::new(&named, 7).expect("fits"), plan);
+        assert_eq!(Plan::dense(3).layers(), None);
+        assert_eq!(plan.sources(), [None, None, None, Some(2), None, Some(5), Some(5)]);
     }
 
     #[test]

@@ -56,9 +56,6 @@ pub(crate) struct ChatArgs {
     /// Tell the chat template whether the model should think (its enable_thinking)
     #[arg(long, value_enum, value_name = "ON|OFF", conflicts_with = "raw")]
     pub(crate) thinking: Option<OnOff>,
-    /// Make a model that thinks stop thinking after N tokens, and answer
-    #[arg(long, value_name = "N")]
-    pub(crate) thinking_budget: Option<usize>,
 }
 
 /// `--thinking`.
@@ -114,4 +111,31 @@ pub(crate) struct StopArgs {
     /// Go on after an end-of-sequence token
     #[arg(long)]
     pub(crate) ignore_eos: bool,
+    /// Make a model that thinks stop thinking after N tokens, and answer
+    #[arg(long, value_name = "N")]
+    pub(crate) thinking_budget: Option<usize>,
+}
+
+impl SamplingArgs {
+    /// One sample as the model's generation_config.json has it.
+    pub(crate) fn seeded(seed: Option<u64>) -> Self {
+        SamplingArgs {
+            samples: NonZeroUsize::MIN,
+            temperature: None,
+            top_p: None,
+            top_k: None,
+            min_p: None,
+            repetition_penalty: None,
+            presence_penalty: None,
+            frequency_penalty: None,
+            seed,
+        }
+    }
+}
+
+impl StopArgs {
+    /// At an end token, or after so many tokens.
+    pub(crate) fn at_most(max_new_tokens: Option<NonZeroUsize>) -> Self {
+        StopArgs { max_new_tokens, stop: Vec::new(), ignore_eos: false, thinking_budget: None }
+    }
 }

@@ -1,22 +1,26 @@
 //! The command line: what may be written, in clap's derive form. Nothing here opens a file or a device.
 
 mod bench;
+mod calibrate;
 mod common;
 mod eval;
 mod generate;
+mod inspect;
 mod score;
 mod small;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use bench::{BenchArgs, TableFormat};
+pub(crate) use calibrate::{CalibrateArgs, GoalArgs, SourceArgs};
 pub(crate) use common::{
     AttentionArgs, BudgetArgs, DTypeArg, DeviceArg, ModelArgs, OutputFormat, ReportArgs,
 };
 pub(crate) use eval::{EvalArgs, EvalFormat, ProblemArgs};
 pub(crate) use generate::{ChatArgs, GenerateArgs, OnOff, PromptArgs, SamplingArgs, StopArgs};
+pub(crate) use inspect::InspectArgs;
 pub(crate) use score::ScoreArgs;
-pub(crate) use small::{CompletionsArgs, DoctorArgs, InspectArgs, ManArgs};
+pub(crate) use small::{CompletionsArgs, DoctorArgs, ManArgs};
 
 const AFTER_HELP: &str = "\
 Text and JSON go to stdout; progress, reports and messages go to stderr.
@@ -40,8 +44,10 @@ pub(crate) enum Command {
     Bench(Box<BenchArgs>),
     /// Answer a set of problems under policies and budgets, grade the answers, and report accuracy and length
     Eval(Box<EvalArgs>),
-    /// What a model is made of and what the attention settings make each layer do
-    Inspect(InspectArgs),
+    /// Measure which layers should select for a model, on prompts of its work, and write that as its lim.json
+    Calibrate(Box<CalibrateArgs>),
+    /// What a model is made of, what the attention settings make each layer do, and what they keep of a prompt
+    Inspect(Box<InspectArgs>),
     /// Check this machine: CPU, memory bandwidth, GPU, cache, and the embedded model's answer to a problem
     Doctor(DoctorArgs),
     /// Write a shell completion script to stdout

@@ -1,4 +1,4 @@
-//! `inspect`, `doctor`, `completions` and `man`.
+//! `doctor`, `completions` and `man`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -6,17 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{AttentionArgs, ModelArgs, ReportArgs};
-
-#[derive(Args, Clone, Debug)]
-pub(crate) struct InspectArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) attention: AttentionArgs,
-    #[command(flatten)]
-    pub(crate) report: ReportArgs,
-}
+use super::ReportArgs;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DoctorArgs {

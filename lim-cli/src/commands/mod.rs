@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod bench;
+mod calibrate;
 mod completions;
 mod doctor;
 mod eval;
@@ -19,7 +20,8 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Score(args) => score::run(*args),
         Command::Bench(args) => bench::run(*args),
         Command::Eval(args) => eval::run(*args),
-        Command::Inspect(args) => inspect::run(args),
+        Command::Calibrate(args) => calibrate::run(*args),
+        Command::Inspect(args) => inspect::run(*args),
         Command::Doctor(args) => doctor::run(args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -6,8 +6,8 @@ use lim_kernels::cpu::Cpu;
 use lim_kernels::{Backend, Capacity, DType, KvLayout, Quota, SampleParams, Step};
 use lim_kvcache::KvCache;
 use lim_model::{
-    Checkpoint, Continuation, Error, Model, Pass, Phase, Recall, RecallOptions, TraceOptions, Watched,
-    Workspace,
+    Checkpoint, Continuation, Error, Model, Pass, Phase, Recall, RecallOptions, ScoreOptions, TraceOptions,
+    Watched, Workspace,
 };
 use lim_select::{Budget, Buffers, ModelHint, Policy, Settings, reference};
 
@@ -77,6 +77,42 @@ fn kept_mass_is_a_share_that_grows_with_the_budget() {
     // A layer's own set suits it better than another's: it holds the highest scores of its heads.
     for reader in 1..LAYERS {
         assert!(recall.mean(0, reader, reader) > recall.mean(0, 0, reader), "{reader}");
+    }
+}
+
+#[test]
+fn a_plan_keeps_what_its_pairs_keep_and_reads_what_the_engine_counts() {
+    let (ids, budget) = (prompt(120, 5), 24);
+    // The last token is scored, not fed.
+    let (recall, _) = recall(&ids[..budget], Continuation::Given(&ids[budget..119]), 1, &[budget]);
+    for text in ["dense=0-1,select=2,4", "select=1,3s,4", "select=0-4s", "dense=2,4,select=1"] {
+        let hint = ModelHint { model_type: "qwen3", name: "", layers: LAYERS, hidden: config().hidden };
+        let settings = Settings {
+            token_budget: Some(budget),
+            layers: Some(text.parse().unwrap()),
+            ..Settings::default()
+        };
+        let attention = settings.resolve(&hint, page_size()).unwrap();
+        let kept = recall.kept(0, attention.plan());
+        for (reader, layer) in kept.layers.iter().enumerate() {
+            let (mean, least) = layer.source.map_or((1.0, 1.0), |select| {
+                (recall.mean(0, select, reader), recall.least(0, select, reader))
+            });
+            assert!((layer.mean() - mean).abs() < 1e-12 && layer.least == least, "{text} {reader}");
+        }
+        let (worst, of_worst) = kept.worst_layer().unwrap();
+        let (layer, head, of_head) = kept.worst_head().unwrap();
+        assert!(kept.layers.iter().all(|layer| layer.mean() >= of_worst), "{text}");
+        assert_eq!((kept.layers[worst].mean(), kept.layers[layer].heads[head]), (of_worst, of_head));
+        assert!(kept.least() <= of_head && of_head <= of_worst && of_worst <= kept.mean(), "{text}");
+
+        let mut engine = engine(attention, options());
+        let score = ScoreOptions { ids: &ids, prefill: budget };
+        engine.score(score, &AtomicBool::new(false), |_| ()).unwrap();
+        let sparsity = engine.usage().unwrap().sparsity();
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{text}: {a} {b}");
+        close(kept.attended, sparsity.mean_attended_tokens);
+        close(recall.context(0), sparsity.mean_context_tokens);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Step time against context: a panel for every batch, a line for every policy, dashed its byte limit.
 
 use super::table::{Report, Row};
-use crate::chart::{self, GREY, Line, Panel, Point};
+use crate::chart::{self, GREY, Line, Panel, Point, Scale};
 
 /// The plot; `None` where the report has no decode test.
 pub(super) fn svg(report: &Report) -> Option<String> {
@@ -23,6 +23,7 @@ pub(super) fn svg(report: &Report) -> Option<String> {
             ),
             x_label: "cached tokens a sequence (1k = 1024, log scale)",
             y_label: "time of a decode step (ms)",
+            x_scale: Scale::Log,
             x_range: None,
             y_max: 0.0,
             lines: lines(&rows),

@@ -1,7 +1,6 @@
 //! `eval`: answers problems under policies and budgets, grades the answers, and sums up.
 
 mod config;
-mod problems;
 mod reads;
 mod record;
 mod report;
@@ -20,12 +19,12 @@ use crate::device::{Device, Job};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
-use crate::memory::{self, Room};
+use crate::memory;
 use crate::open::{self, Opened, Text};
 use crate::output::{self, Sampling};
+use crate::problems::{self, Problem, ProblemSet};
 use crate::{policy, prompt, report as words};
 use config::Config;
-use problems::{Problem, ProblemSet};
 use record::{Outcome, Record};
 use report::{Described, Report};
 use settings::Setting;
@@ -52,7 +51,7 @@ pub(super) fn run(args: EvalArgs) -> Result<()> {
     }
     let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
     let sampling = options::sampling(&args.sampling, &args.stop, &opened, &text.generation, longest)?;
-    let thinking_budget = options::thinking_budget(&args.chat, &text)?;
+    let thinking_budget = options::thinking_budget(&args.stop, &text)?;
 
     console.item("model", opened.describe());
     for setting in &settings {
@@ -224,13 +223,7 @@ impl Eval {
         };
         let attentions: Vec<_> = run.settings.iter().map(|s| s.attention.clone()).collect();
         let demand = opened.demand(&attentions);
-        let Some(free) = backend.free_memory()? else {
-            // A batch of long answers may be more than the machine has; few of them get that long.
-            let free = memory::system("MemAvailable");
-            return Ok(free.map_or(sizes, |free| memory::within(*console, &demand, sizes, free, pages)));
-        };
-        let room = Room { device: &backend.device(), free };
-        room.fit(*console, &demand, sizes, pages)
+        memory::fit(*console, backend, &demand, sizes, pages)
     }
 }
 

@@ -6,7 +6,7 @@ use lim_select::Report as Attention;
 use serde::Serialize;
 
 use super::stats::Row;
-use crate::chart::{self, GREY, Line, Panel, Point};
+use crate::chart::{self, GREY, Line, Panel, Point, Scale};
 use crate::output::Sampling;
 
 /// Everything a run has found.
@@ -142,6 +142,7 @@ impl Report {
                 subtitle: group.map_or_else(|| self.problems.clone(), str::to_owned),
                 x_label: "token budget (log scale)",
                 y_label,
+                x_scale: Scale::Log,
                 x_range: Some(range),
                 y_max,
                 lines,

@@ -7,13 +7,13 @@ use lim_model::{
     Engine, Event, FinishReason, Request, SeqId, StopStrings, TextStream, ThinkingBudget, Tokenizer,
 };
 
-use super::problems::Problem;
 use super::reads::{Reads, Share};
 use super::record::{Outcome, Record};
 use super::settings::Setting;
 use crate::error::Result;
 use crate::grade::Graded;
 use crate::interrupt::Interrupt;
+use crate::problems::Problem;
 
 /// How answers are generated, whatever the setting and the problem.
 pub(super) struct Recipe<'a> {

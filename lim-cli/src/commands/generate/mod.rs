@@ -31,7 +31,7 @@ pub(super) fn run(args: GenerateArgs) -> Result<()> {
     let flags = policy::from_flags(args.attention.attention, &args.attention.budget)?;
     let attention = opened.attention(&flags, args.model.page_size)?;
     let text = opened.text()?;
-    let prompt = prompt::for_generate(&args, &opened, &text)?;
+    let prompt = prompt::for_generate(&args.prompt, &args.chat, args.sampling.seed, &opened, &text)?;
     let sampling =
         options::sampling(&args.sampling, &args.stop, &opened, &text.generation, prompt.ids.len())?;
     let options = options::options(&args, &text, &prompt, &sampling)?;

@@ -3,7 +3,7 @@
 use lim_kernels::SampleParams;
 use lim_model::{GenerateOptions, GenerationConfig, Origin, SamplingSettings};
 
-use crate::args::{ChatArgs, GenerateArgs, SamplingArgs, StopArgs};
+use crate::args::{GenerateArgs, SamplingArgs, StopArgs};
 use crate::error::{Error, Result};
 use crate::open::{Opened, Text};
 use crate::output::Sampling;
@@ -99,13 +99,13 @@ pub(in crate::commands) fn params(sampling: &Sampling) -> SampleParams {
 ///
 /// # Errors
 /// When it is asked of a model that has no token to end thinking with.
-pub(in crate::commands) fn thinking_budget(chat: &ChatArgs, text: &Text) -> Result<Option<usize>> {
-    if chat.thinking_budget.is_some() && text.tokenizer.token_id(END_OF_THINKING).is_none() {
+pub(in crate::commands) fn thinking_budget(stop: &StopArgs, text: &Text) -> Result<Option<usize>> {
+    if stop.thinking_budget.is_some() && text.tokenizer.token_id(END_OF_THINKING).is_none() {
         return Err(Error::usage(format!(
             "--thinking-budget needs a model with a token {END_OF_THINKING}; this one has none: leave it out"
         )));
     }
-    Ok(chat.thinking_budget)
+    Ok(stop.thinking_budget)
 }
 
 /// What the engine is asked for.
@@ -118,7 +118,7 @@ pub(super) fn options(
     prompt: &Prompt,
     sampling: &Sampling,
 ) -> Result<GenerateOptions> {
-    let thinking_budget = thinking_budget(&args.chat, text)?;
+    let thinking_budget = thinking_budget(&args.stop, text)?;
     Ok(GenerateOptions {
         prompt: prompt.ids.clone(),
         samples: sampling.samples,

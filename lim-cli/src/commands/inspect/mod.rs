@@ -1,11 +1,15 @@
-//! `inspect`: a model's shape and memory, and what each layer does under the settings.
+//! `inspect`: a model's shape and memory, what each layer does under the settings, and what it keeps of a prompt.
+
+mod highlight;
+mod picture;
+mod selection;
 
 use lim_select::{Own, Report as Attention, Role};
 use serde::Serialize;
 
 use crate::args::{InspectArgs, OutputFormat};
 use crate::console::Console;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::open::{self, Opened, Text};
 use crate::{output, policy, report};
 
@@ -40,6 +44,14 @@ struct Inspected {
 
 pub(super) fn run(args: InspectArgs) -> Result<()> {
     let console = Console::new(args.report.quiet);
+    if args.selection {
+        return selection::run(&args, console);
+    }
+    if args.has_prompt() {
+        return Err(Error::usage(
+            "a prompt is for --selection, which shows what the select layers keep of it",
+        ));
+    }
     let opened = open::open(&args.model, console)?;
     let flags = policy::from_flags(args.attention.attention, &args.attention.budget)?;
     let attention = opened.attention(&flags, args.model.page_size)?;

@@ -1,38 +1,49 @@
 //! Problems, from a file in one of the usual forms or made for the demo model.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use lim_model::sample_seed;
 use serde_json::{Map, Value};
 
-use crate::args::ProblemArgs;
+use crate::args::{ProblemArgs, SourceArgs};
 use crate::demo;
 use crate::error::{Error, Result};
 use crate::grade::{self, Reference};
+use crate::prompt;
 use crate::random::Random;
 
 /// A question and its right answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// Unique in its set.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// Task or subject.
-    pub(super) group: Option<String>,
-    pub(super) prompt: String,
-    pub(super) reference: Reference,
+    pub(crate) group: Option<String>,
+    pub(crate) prompt: String,
+    pub(crate) reference: Reference,
 }
 
 /// Problems in order.
 #[derive(Clone, Debug)]
-pub(super) struct ProblemSet {
+pub(crate) struct ProblemSet {
     /// In words.
-    pub(super) source: String,
-    pub(super) problems: Vec<Problem>,
+    pub(crate) source: String,
+    pub(crate) problems: Vec<Problem>,
 }
 
-/// Where nothing else is asked for.
+/// Texts to put to a model, in order.
+#[derive(Clone, Debug)]
+pub(crate) struct PromptSet {
+    /// In words.
+    pub(crate) source: String,
+    pub(crate) prompts: Vec<String>,
+}
+
+/// Where nothing else is asked for: problems of a task to answer, and to calibrate on.
 const DEMO_PROBLEMS: usize = 10;
+const DEMO_PROMPTS: usize = 4;
 
 const STEP_BY_STEP: &str = "Please reason step by step, and put your final answer within \\boxed{}.";
 const LETTER: &str = "Please reason step by step, and put the letter of your answer within \\boxed{}.";
@@ -49,32 +60,80 @@ const INCORRECT: [&str; 3] = ["incorrect answer 1", "incorrect answer 2", "incor
 ///
 /// # Errors
 /// When there are none for a model of the user's own, or the file is not as it should be: the message names the line.
-pub(super) fn load(args: &ProblemArgs, embedded: bool, seed: u64) -> Result<ProblemSet> {
+pub(crate) fn load(args: &ProblemArgs, embedded: bool, seed: u64) -> Result<ProblemSet> {
     let Some(path) = &args.file else {
-        if args.demo.is_none() && !embedded {
-            return Err(Error::usage(
-                "no problems: give a FILE.jsonl, or --demo N for those of the demo model",
-            ));
-        }
-        let count = args.demo.map_or(DEMO_PROBLEMS, |n| n.get());
-        let source = format!("{count} demo problem{} a task, seed {seed}", if count == 1 { "" } else { "s" });
-        return Ok(ProblemSet { source, problems: generated(count, seed) });
+        let count = demo_count(args.demo, embedded, DEMO_PROBLEMS, "no problems: give a FILE.jsonl")?;
+        return Ok(ProblemSet { source: demo_source(count, seed), problems: generated(count, seed) });
     };
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let mut problems = parse(&text, path, seed, args.instruction.as_deref())?;
-    if let Some(limit) = args.limit {
-        let mut seen: HashMap<Option<String>, usize> = HashMap::new();
-        problems.retain(|problem| {
-            let count = seen.entry(problem.group.clone()).or_default();
-            *count += 1;
-            *count <= limit.get()
-        });
-    }
-    let name =
-        path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
-    let count = problems.len();
-    let source = format!("{name}, {count} problem{}", if count == 1 { "" } else { "s" });
+    let mut lines = parse(&text, path, seed, args.instruction.as_deref())?;
+    limit(&mut lines, args.limit);
+    let problems = lines.into_iter().map(|line| line.problem(path)).collect::<Result<Vec<_>>>()?;
+    let source = format!("{}, {}", file_name(path), counted(problems.len(), "problem"));
     Ok(ProblemSet { source, problems })
+}
+
+/// The prompts asked for: as [`load`], but answers may be missing, and there may be several files; one whose name does not
+/// end in .jsonl is a prompt as a whole.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn prompts(args: &SourceArgs, embedded: bool, seed: u64) -> Result<PromptSet> {
+    if args.files.is_empty() {
+        let count = demo_count(args.demo, embedded, DEMO_PROMPTS, "no prompts: give FILEs")?;
+        let prompts = generated(count, seed).into_iter().map(|problem| problem.prompt).collect();
+        return Ok(PromptSet { source: demo_source(count, seed), prompts });
+    }
+    let (mut prompts, mut names) = (Vec::new(), Vec::new());
+    for path in &args.files {
+        names.push(file_name(path));
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl")) {
+            let mut lines = parse(&text, path, seed, args.instruction.as_deref())?;
+            limit(&mut lines, args.limit);
+            prompts.extend(lines.into_iter().map(|line| line.prompt));
+        } else {
+            let text = prompt::without_line_end(text);
+            if text.is_empty() {
+                return Err(Error::Usage(format!("{}: the prompt is empty", path.display())));
+            }
+            prompts.push(text);
+        }
+    }
+    let source = format!("{}, {}", names.join(" + "), counted(prompts.len(), "prompt"));
+    Ok(PromptSet { source, prompts })
+}
+
+fn demo_count(asked: Option<NonZeroUsize>, embedded: bool, default: usize, none: &str) -> Result<usize> {
+    match asked {
+        Some(count) => Ok(count.get()),
+        None if embedded => Ok(default),
+        None => Err(Error::Usage(format!("{none}, or --demo N for those of the demo model"))),
+    }
+}
+
+fn demo_source(count: usize, seed: u64) -> String {
+    format!("{} a task, seed {seed}", counted(count, "demo problem"))
+}
+
+/// `3 problems`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Leaves the first `most` lines of each group.
+fn limit(lines: &mut Vec<Line>, most: Option<NonZeroUsize>) {
+    let Some(most) = most else { return };
+    let mut seen: HashMap<Option<String>, usize> = HashMap::new();
+    lines.retain(|line| {
+        let count = seen.entry(line.group.clone()).or_default();
+        *count += 1;
+        *count <= most.get()
+    });
 }
 
 /// So many problems of each task, tasks in turn.
@@ -94,33 +153,55 @@ fn generated(count: usize, seed: u64) -> Vec<Problem> {
         .collect()
 }
 
-fn parse(text: &str, path: &Path, seed: u64, instruction: Option<&str>) -> Result<Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut lines: HashMap<String, usize> = HashMap::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let number = index + 1;
-        let at = |what: String| Error::Usage(format!("{} line {number}: {what}", path.display()));
-        let object: Map<String, Value> =
-            serde_json::from_str(line).map_err(|e| at(format!("not a JSON object: {e}")))?;
-        let problem = problem(&object, number, sample_seed(seed, index), instruction).map_err(at)?;
-        if let Some(first) = lines.insert(problem.id.clone(), number) {
-            return Err(at(format!("the id {} is that of line {first}", problem.id)));
-        }
-        problems.push(problem);
-    }
-    match problems.is_empty() {
-        true => Err(Error::Usage(format!("{}: no problem in it", path.display()))),
-        false => Ok(problems),
+/// A line of a file: a problem, whose answer may be missing.
+struct Line {
+    number: usize,
+    id: String,
+    group: Option<String>,
+    prompt: String,
+    /// Or what is wrong with it.
+    reference: Result<Reference, String>,
+}
+
+impl Line {
+    fn problem(self, path: &Path) -> Result<Problem> {
+        let Line { number, id, group, prompt, reference } = self;
+        let reference = reference.map_err(|what| at(path, number, &what))?;
+        Ok(Problem { id, group, prompt, reference })
     }
 }
 
-/// A line's problem, or what is wrong with it.
-fn problem(
+fn at(path: &Path, line: usize, what: &str) -> Error {
+    Error::Usage(format!("{} line {line}: {what}", path.display()))
+}
+
+fn parse(text: &str, path: &Path, seed: u64, instruction: Option<&str>) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let number = index + 1;
+        let wrong = |what: String| at(path, number, &what);
+        let object: Map<String, Value> =
+            serde_json::from_str(line).map_err(|e| wrong(format!("not a JSON object: {e}")))?;
+        let line = parse_line(&object, number, sample_seed(seed, index), instruction).map_err(wrong)?;
+        if let Some(first) = seen.insert(line.id.clone(), number) {
+            return Err(wrong(format!("the id {} is that of line {first}", line.id)));
+        }
+        lines.push(line);
+    }
+    match lines.is_empty() {
+        true => Err(Error::Usage(format!("{}: no problem in it", path.display()))),
+        false => Ok(lines),
+    }
+}
+
+/// What a line says, or what is wrong with it.
+fn parse_line(
     object: &Map<String, Value>,
-    line: usize,
+    number: usize,
     seed: u64,
     instruction: Option<&str>,
-) -> Result<Problem, String> {
+) -> Result<Line, String> {
     let one_of = |names: &[&str]| names.iter().find_map(|name| field(object, name));
     let missing = |what: &str, names: &[&str]| {
         let there: Vec<&str> = object.keys().map(String::as_str).collect();
@@ -130,23 +211,25 @@ fn problem(
     let (mut prompt, reference) = if INCORRECT.iter().any(|name| field(object, name).is_some()) {
         let right =
             field(object, "correct answer").ok_or_else(|| missing("right option", &["Correct Answer"]))?;
-        options(question, right, INCORRECT.iter().filter_map(|name| field(object, name)).collect(), seed)
+        let wrong = INCORRECT.iter().filter_map(|name| field(object, name)).collect();
+        let (prompt, reference) = options(question, right, wrong, seed);
+        (prompt, Ok(reference))
     } else {
-        let answer = answer(object, &missing)?;
         let is_demo = demo::Problem::parse(&question).is_some();
-        (question, if is_demo { Reference::Demo(answer) } else { Reference::Text(answer) })
+        let of = |answer| if is_demo { Reference::Demo(answer) } else { Reference::Text(answer) };
+        (question, answer(object, &missing).map(of))
     };
-    let usual = match reference {
-        Reference::Text(_) => STEP_BY_STEP,
-        Reference::Choice { .. } => LETTER,
-        Reference::Demo(_) => "",
+    let usual = match &reference {
+        Ok(Reference::Choice { .. }) => LETTER,
+        _ if demo::Problem::parse(&prompt).is_some() => "",
+        _ => STEP_BY_STEP,
     };
     let instruction = instruction.unwrap_or(usual);
     if !instruction.is_empty() {
         prompt = format!("{prompt}\n\n{instruction}");
     }
-    let id = one_of(&ID).unwrap_or_else(|| format!("line {line}"));
-    Ok(Problem { id, group: one_of(&GROUP), prompt, reference })
+    let id = one_of(&ID).unwrap_or_else(|| format!("line {number}"));
+    Ok(Line { number, id, group: one_of(&GROUP), prompt, reference })
 }
 
 /// The right answer: what stands behind `####` of GSM8K, or in the last `\boxed` of a solution.
@@ -190,7 +273,9 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<Problem>, String> {
-        parse(text, Path::new("p.jsonl"), 0, None).map_err(|e| e.to_string())
+        let path = Path::new("p.jsonl");
+        let lines = parse(text, path, 0, None).map_err(|e| e.to_string())?;
+        lines.into_iter().map(|line| line.problem(path).map_err(|e| e.to_string())).collect()
     }
 
     fn reference(line: &str) -> Reference {
@@ -220,7 +305,10 @@ mod tests {
             .replace('\n', " ");
         let rights: Vec<usize> = (0..8)
             .map(|seed| {
-                let make = || parse(&line, Path::new("p"), seed, Some("")).expect("valid").remove(0);
+                let make = || {
+                    let line = parse(&line, Path::new("p"), seed, Some("")).expect("valid").remove(0);
+                    line.problem(Path::new("p")).expect("valid")
+                };
                 let Problem { prompt, reference, group, .. } = make();
                 let Reference::Choice { options, right } = reference else { panic!("options") };
                 assert_eq!(
@@ -255,6 +343,15 @@ mod tests {
         bad("\n\n", &["no problem in it"]);
         let twice = r#"{"problem": "p", "answer": "1", "id": 7}"#;
         bad(&format!("{twice}\n{twice}"), &["line 2", "id 7", "line 1"]);
+    }
+
+    #[test]
+    fn prompts_need_no_answers() {
+        let text = "{\"prompt\": \"edit ab ba\"}\n{\"problem\": \"p\", \"solution\": \"none\"}";
+        let lines = parse(text, Path::new("p.jsonl"), 0, None).expect("prompts");
+        let prompts: Vec<&str> = lines.iter().map(|line| line.prompt.as_str()).collect();
+        assert_eq!(prompts, ["edit ab ba", &format!("p\n\n{STEP_BY_STEP}")]);
+        assert!(lines.iter().all(|line| line.reference.is_err()));
     }
 
     #[test]
