@@ -2,6 +2,7 @@
 
 mod answers;
 mod bench;
+mod calibrate;
 mod channels;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -10,5 +11,6 @@ mod generate;
 mod models;
 mod run;
 mod score;
+mod selection;
 mod small;
 mod usage;

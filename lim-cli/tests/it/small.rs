@@ -45,6 +45,7 @@ fn manual_pages() {
         "lim-cli-score.1",
         "lim-cli-bench.1",
         "lim-cli-eval.1",
+        "lim-cli-calibrate.1",
         "lim-cli-man.1",
     ] {
         let page = std::fs::read_to_string(dir.path().join(name)).expect(name);

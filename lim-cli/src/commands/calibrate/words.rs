@@ -32,6 +32,12 @@ pub(super) fn advice(report: &Report) -> String {
             (a, b) if a < b => format!(", and reads {:.0} tokens fewer a layer and step.\n", b - a),
             (a, b) => format!(", and reads {:.0} tokens more a layer and step.\n", a - b),
         };
+        let setting = |figures: &Figures| format!("lim:{token_budget}:{}", figures.layers);
+        out += &format!(
+            "What is kept is no answer yet. Compare answers: lim-cli eval FILE.jsonl --attention full,{},{}\n",
+            setting(default),
+            setting(chosen)
+        );
     }
     out
 }
