@@ -40,3 +40,32 @@ fn a_run_that_cannot_fit_says_what_to_change() {
         assert!(run.stderr.contains(words), "no {words:?} in {}", run.stderr);
     }
 }
+
+#[test]
+fn calibrate_and_selection_find_what_the_cpu_finds() {
+    let args = ["--demo", "1", "-n", "160", "--steps", "30", "--token-budget", "32", "--dtype", "f32"];
+    let run = |device| {
+        let args = [&["calibrate"][..], &args, &["--device", device, "--output", "json", "-q"]].concat();
+        lim(&args).json()
+    };
+    let [cpu, cuda] = ["cpu", "cuda"].map(run);
+    assert_eq!(cpu["generated_tokens"], cuda["generated_tokens"]);
+    let means = |report: &serde_json::Value| -> Vec<f64> {
+        let rows = report["budgets"][0]["mean"].as_array().expect("rows").clone();
+        rows.iter()
+            .flat_map(|row| row.as_array().expect("a row").clone())
+            .filter_map(|v| v.as_f64())
+            .collect()
+    };
+    let (a, b) = (means(&cpu), means(&cuda));
+    assert_eq!((a.len(), b.len()), (36, 36));
+    for (a, b) in a.iter().zip(&b) {
+        assert!((a - b).abs() < 0.01, "{a} {b}");
+    }
+    let shown =
+        ["inspect", "--selection", "-n", "80", "--token-budget", "32", "--dtype", "f32", "--output", "json"];
+    let [cpu, cuda] =
+        ["cpu", "cuda"].map(|device| lim(&[&shown[..], &["--device", device, "-q"]].concat()).json());
+    assert_eq!(cpu["token_ids"], cuda["token_ids"]);
+    assert_eq!(cpu["steps"], cuda["steps"]);
+}

@@ -68,3 +68,8 @@ fn every_policy_runs() {
         assert_eq!(decoded(policy, 24).0, first, "{policy}: a second run differs");
     }
 }
+
+#[test]
+fn what_layers_keep_is_what_the_cpu_finds() {
+    crate::watching::all_is_seen_as_on_the_cpu(|| gpu(DType::F32));
+}

@@ -11,7 +11,9 @@ use lim_model::{
 };
 use lim_select::{Budget, Buffers, ModelHint, Policy, Settings, reference};
 
-use crate::tiny::{POSITIONS, alone, attention, config, engine, greedy, options, page_size, prompt};
+use crate::tiny::{
+    POSITIONS, alone, attention, config, engine, engine_on, greedy, options, page_size, prompt,
+};
 
 const LAYERS: usize = 5;
 
@@ -29,7 +31,17 @@ fn recall(
     every: usize,
     budgets: &[usize],
 ) -> (Recall, Vec<u32>) {
-    let mut engine = engine(attention(Policy::Full, 0), options());
+    recall_on(Cpu::new(Some(2)).unwrap(), prompt, continuation, every, budgets)
+}
+
+fn recall_on<B: Backend>(
+    backend: B,
+    prompt: &[u32],
+    continuation: Continuation<'_>,
+    every: usize,
+    budgets: &[usize],
+) -> (Recall, Vec<u32>) {
+    let mut engine = engine_on(backend, DType::F32, attention(Policy::Full, 0), options());
     let quotas: Vec<Quota> = budgets.iter().map(|&b| quota(b)).collect();
     let mut recall = Recall::new(LAYERS, config().heads, &quotas);
     let options = RecallOptions { prompt, continuation, every };
@@ -221,4 +233,38 @@ fn what_cannot_be_watched_is_refused_and_cancelling_frees_the_pages() {
     let error = engine.recall(options(1), &mut recall, &cancel, progress).unwrap_err();
     assert!(matches!(error, Error::Interrupted));
     assert_eq!(engine.cache().used_pages(), 0);
+}
+
+/// What another backend finds is what the CPU finds, but for roundings: a near tie may fall differently.
+#[cfg(feature = "cuda")]
+pub(crate) fn all_is_seen_as_on_the_cpu<B: Backend>(backend: impl Fn() -> B) {
+    let ids = prompt(120, 5);
+    let measure = (&ids[..4], Continuation::Given(&ids[4..]), 5, [24, 48]);
+    let (here, _) = recall(measure.0, measure.1, measure.2, &measure.3);
+    let (there, all) = recall_on(backend(), measure.0, measure.1, measure.2, &measure.3);
+    assert_eq!(all, ids);
+    let heads = config().heads.query();
+    for (select, reader) in (0..LAYERS).flat_map(|r| (0..=r).map(move |s| (s, r))) {
+        for (budget, head) in (0..2).flat_map(|b| (0..heads).map(move |h| (b, h))) {
+            let [a, b] = [&here, &there].map(|recall| recall.head(budget, select, reader, head));
+            assert!((a - b).abs() < 2e-3, "{budget} {select} {reader} {head}: {a} {b}");
+        }
+    }
+    assert_eq!([0, 1].map(|b| here.steps(b)), [0, 1].map(|b| there.steps(b)));
+
+    for policy in [Policy::Lim, Policy::Tidal, Policy::Quest, Policy::Kascade] {
+        let options = TraceOptions { prompt: &ids[..4], continuation: Continuation::Given(&ids[4..]) };
+        let cancel = AtomicBool::new(false);
+        let here =
+            engine(attention(policy, 24), crate::tiny::options()).trace(options, &cancel, |_| ()).unwrap();
+        let mut engine = engine_on(backend(), DType::F32, attention(policy, 24), crate::tiny::options());
+        let there = engine.trace(options, &cancel, |_| ()).unwrap();
+        assert_eq!((&here.layers, here.steps.len()), (&there.layers, there.steps.len()), "{policy}");
+        for (a, b) in here.steps.iter().zip(&there.steps) {
+            for layer in 0..here.layers.len() {
+                let differ = (0..a.len).filter(|&t| a.keeps(layer, t) != b.keeps(layer, t)).count();
+                assert!(differ <= 4, "{policy} {layer} {}: {differ} positions differ", a.len);
+            }
+        }
+    }
 }
