@@ -32,6 +32,7 @@
 
 mod block;
 mod config;
+mod divergence;
 mod engine;
 mod error;
 mod generate;
@@ -59,6 +60,7 @@ mod workspace;
 
 pub use block::Phase;
 pub use config::{Config, Family, RopeConfig, RopeKind};
+pub use divergence::Divergence;
 pub use engine::{Engine, EngineOptions, Event, Totals};
 pub use error::{Error, Result};
 pub use generate::{

@@ -107,11 +107,27 @@ impl<'a> Walk<'a> {
         cancel: &AtomicBool,
         watch: impl FnMut(Watched<'_, B>) -> Result<()>,
     ) -> Result<()> {
-        self.push(engine, self.cached() + 1, cancel)?;
+        self.enter(engine, cancel)?;
+        self.pass(engine, (attention, buffers), watch)?;
+        self.draw(engine)
+    }
+
+    /// Makes the engine's step of the next token.
+    pub(crate) fn enter<B: Backend>(&mut self, engine: &mut Engine<B>, cancel: &AtomicBool) -> Result<()> {
+        self.push(engine, self.cached() + 1, cancel)
+    }
+
+    /// Runs the token that was entered through a decode step, every layer watched. May be done again: the last time counts
+    /// for what is cached.
+    pub(crate) fn pass<B: Backend>(
+        &self,
+        engine: &mut Engine<B>,
+        (attention, buffers): (&Attention, &mut Buffers<B>),
+        watch: impl FnMut(Watched<'_, B>) -> Result<()>,
+    ) -> Result<()> {
         let Engine { backend, model, step, cache, workspace, .. } = engine;
         let pass = Pass { phase: Phase::Decode, step, cache, attention, buffers, workspace, rope: None };
-        model.forward_watched(backend, pass, watch)?;
-        self.draw(engine)
+        model.forward_watched(backend, pass, watch)
     }
 
     /// Frees the pages; all tokens.
@@ -141,7 +157,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Draws the token after the last step, unless it is known or the sequence has ended.
-    fn draw<B: Backend>(&mut self, engine: &mut Engine<B>) -> Result<()> {
+    pub(crate) fn draw<B: Backend>(&mut self, engine: &mut Engine<B>) -> Result<()> {
         let Continuation::Generate { max_new_tokens, params, stop_ids } = self.continuation else {
             return Ok(());
         };

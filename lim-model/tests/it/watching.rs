@@ -6,13 +6,13 @@ use lim_kernels::cpu::Cpu;
 use lim_kernels::{Backend, Capacity, DType, KvLayout, Quota, SampleParams, Step};
 use lim_kvcache::KvCache;
 use lim_model::{
-    Checkpoint, Continuation, Error, Model, Pass, Phase, Recall, RecallOptions, ScoreOptions, TraceOptions,
-    Watched, Workspace,
+    Checkpoint, Continuation, Divergence, Error, Model, Pass, Phase, Recall, RecallOptions, ScoreOptions,
+    TraceOptions, Watched, Workspace,
 };
-use lim_select::{Budget, Buffers, ModelHint, Policy, Settings, reference};
+use lim_select::{Attention, Budget, Buffers, ModelHint, Policy, Settings, reference};
 
 use crate::tiny::{
-    POSITIONS, alone, attention, config, engine, engine_on, greedy, options, page_size, prompt,
+    POSITIONS, VOCAB, alone, attention, config, engine, engine_on, greedy, options, page_size, prompt,
 };
 
 const LAYERS: usize = 5;
@@ -98,13 +98,7 @@ fn a_plan_keeps_what_its_pairs_keep_and_reads_what_the_engine_counts() {
     // The last token is scored, not fed.
     let (recall, _) = recall(&ids[..budget], Continuation::Given(&ids[budget..119]), 1, &[budget]);
     for text in ["dense=0-1,select=2,4", "select=1,3s,4", "select=0-4s", "dense=2,4,select=1"] {
-        let hint = ModelHint { model_type: "qwen3", name: "", layers: LAYERS, hidden: config().hidden };
-        let settings = Settings {
-            token_budget: Some(budget),
-            layers: Some(text.parse().unwrap()),
-            ..Settings::default()
-        };
-        let attention = settings.resolve(&hint, page_size()).unwrap();
+        let attention = placed(text, budget);
         let kept = recall.kept(0, attention.plan());
         for (reader, layer) in kept.layers.iter().enumerate() {
             let (mean, least) = layer.source.map_or((1.0, 1.0), |select| {
@@ -126,6 +120,60 @@ fn a_plan_keeps_what_its_pairs_keep_and_reads_what_the_engine_counts() {
         close(kept.attended, sparsity.mean_attended_tokens);
         close(recall.context(0), sparsity.mean_context_tokens);
     }
+}
+
+fn placed(layers: &str, budget: usize) -> Attention {
+    let hint = ModelHint { model_type: "qwen3", name: "", layers: LAYERS, hidden: config().hidden };
+    let layers = Some(layers.parse().unwrap());
+    let settings = Settings { token_budget: Some(budget), layers, ..Settings::default() };
+    settings.resolve(&hint, page_size()).unwrap()
+}
+
+#[test]
+fn trying_other_layers_does_not_change_what_full_attention_says() {
+    let request = greedy(20, 3, 60);
+    let plain = alone(attention(Policy::Full, 0), request.clone()).remove(0).tokens;
+    let settings = ["select=0", "select=0-4", "dense=0-1,select=2,4s"].map(|layers| placed(layers, 24));
+    let mut divergence = Divergence::new(3);
+    let mut engine = engine(attention(Policy::Full, 0), options());
+    let measure = RecallOptions { prompt: &request.prompt, continuation: generate(60), every: 3 };
+    let ids =
+        engine.divergence(measure, &settings, &mut divergence, &AtomicBool::new(false), |_| ()).unwrap();
+    assert_eq!(ids, [request.prompt.clone(), plain].concat());
+    assert_eq!(divergence.steps(), (79 - 24usize).div_ceil(3));
+    assert!(divergence.mean(0) > 0.0 && divergence.mean(2) > 0.0);
+    assert_eq!((divergence.mean(1), divergence.changed(1)), (0.0, 0.0), "every layer reads everything");
+    assert_eq!(engine.cache().used_pages(), 0, "pages leak");
+}
+
+/// What `attention` says after `ids`, the last of them through a decode step: probabilities of all tokens.
+fn next(attention: Attention, ids: &[u32]) -> Vec<f64> {
+    let mut engine = engine(attention, options());
+    let probability = |token| {
+        let ids = [ids, &[token]].concat();
+        let score = ScoreOptions { ids: &ids, prefill: ids.len() - 2 };
+        let nll = engine.score(score, &AtomicBool::new(false), |_| ()).unwrap();
+        (-f64::from(nll[ids.len() - 2])).exp()
+    };
+    (0..VOCAB).map(probability).collect()
+}
+
+#[test]
+fn divergence_is_that_of_the_probabilities() {
+    let ids = prompt(60, 7);
+    let sparse = placed("dense=0,select=1,3s", 24);
+    let mut divergence = Divergence::new(1);
+    let mut engine = engine(attention(Policy::Full, 0), options());
+    let (prompt, continuation) = (&ids[..59], Continuation::Given(&ids[59..]));
+    let measure = RecallOptions { prompt, continuation, every: 1 };
+    let settings = [sparse.clone()];
+    engine.divergence(measure, &settings, &mut divergence, &AtomicBool::new(false), |_| ()).unwrap();
+    let (p, q) = (next(attention(Policy::Full, 0), &ids), next(sparse, &ids));
+    let expected: f64 = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum();
+    assert!(
+        expected > 1e-6 && (divergence.mean(0) / expected - 1.0).abs() < 1e-2,
+        "{expected} {divergence:?}"
+    );
 }
 
 /// Scores of every layer in the last token's decode step of full attention, `[layer][H][n]`.
@@ -229,6 +277,11 @@ fn what_cannot_be_watched_is_refused_and_cancelling_frees_the_pages() {
     let options =
         |every| RecallOptions { prompt: &ids[..4], continuation: Continuation::Given(&ids[4..]), every };
     engine.recall(options(0), &mut recall, &cancel, |_| ()).unwrap_err();
+    let measure = options(1);
+    engine.divergence(measure, &[], &mut Divergence::new(0), &cancel, |_| ()).unwrap_err();
+    let settings = [placed("select=0", 24), placed("select=0", 25)];
+    engine.divergence(measure, &settings[..1], &mut Divergence::new(2), &cancel, |_| ()).unwrap_err();
+    engine.divergence(measure, &settings, &mut Divergence::new(2), &cancel, |_| ()).unwrap_err();
     let progress = |cached| cancel.store(cached >= 40, Ordering::Relaxed);
     let error = engine.recall(options(1), &mut recall, &cancel, progress).unwrap_err();
     assert!(matches!(error, Error::Interrupted));

@@ -14,14 +14,14 @@ use crate::interrupt::Interrupt;
 /// When a request cannot be met, the engine fails, or the user interrupts.
 pub(super) fn answers<B: Backend>(
     engine: &mut Engine<B>,
-    requests: impl Iterator<Item = Request>,
+    requests: &[Request],
     interrupt: &Interrupt,
     mut done: impl FnMut(usize),
 ) -> Result<Vec<Vec<u32>>> {
     let mut places: HashMap<SeqId, usize> = HashMap::new();
     let mut answers = Vec::new();
     for request in requests {
-        places.extend(engine.add(request)?.first().map(|&id| (id, answers.len())));
+        places.extend(engine.add(request.clone())?.first().map(|&id| (id, answers.len())));
         answers.push(Vec::new());
     }
     let mut finished = 0;

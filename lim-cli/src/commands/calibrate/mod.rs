@@ -5,13 +5,14 @@ mod choose;
 mod model_file;
 mod plots;
 mod report;
+mod sequences;
 mod words;
 
 use std::path::Path;
 
-use lim_kernels::{Capacity, Quota};
-use lim_model::{Continuation, Engine, EngineOptions, Recall, RecallOptions, Request, sample_seed};
-use lim_select::{Attention, Policy, Settings};
+use lim_kernels::{Capacity, Quota, SampleParams};
+use lim_model::{Divergence, Engine, EngineOptions, Recall, Request, sample_seed};
+use lim_select::{Attention, Layers, Policy, Settings};
 
 use super::generate::options;
 use crate::args::{CalibrateArgs, OutputFormat, StopArgs};
@@ -24,8 +25,9 @@ use crate::memory;
 use crate::open::{self, Opened, Text};
 use crate::output::{self, Sampling};
 use crate::{policy, problems, prompt, report as lines};
-use choose::Goal;
-use report::{About, Report};
+use choose::{Diverges, Goal};
+use report::{About, Budget, Report};
+use sequences::Sequences;
 
 /// Prompts whose pages are kept, for their other samples.
 const PROMPTS: usize = 64;
@@ -67,21 +69,20 @@ pub(super) fn run(args: CalibrateArgs) -> Result<()> {
     console.item("prompts", format_args!("{}, {form}", set.source));
     let device = Device { device: args.model.device, threads: args.model.threads, dtype: opened.dtype };
     let advice = opened.advice("Lower --batch or --max-new-tokens");
-    let job =
-        Calibrate { args: &args, console, interrupt, opened: &opened, text, settings, prompts, sampling };
-    let measured = memory::advise(device.run(console, job), &advice)?;
-    let Measured { device, settings, sampling, recall, sequences, generated, every } = measured;
-    let about = About {
-        model: opened.name.clone(),
-        device,
-        dtype: opened.dtype.name(),
-        prompts: set.source,
+    let job = Calibrate {
+        args: &args,
+        console,
+        interrupt,
+        opened: &opened,
+        text,
+        flags: &flags,
+        settings,
+        goal,
+        source: set.source,
+        prompts,
         sampling,
-        sequences,
-        generated_tokens: generated,
-        every,
     };
-    let report = Report::new(about, goal, &settings, &recall)?;
+    let report = memory::advise(device.run(console, job), &advice)?;
 
     let chosen = Settings {
         token_budget: Some(report.budgets[0].token_budget),
@@ -143,103 +144,101 @@ struct Calibrate<'a> {
     interrupt: Interrupt,
     opened: &'a Opened,
     text: Text,
+    flags: &'a Settings,
     /// One a budget.
     settings: Vec<Attention>,
+    goal: Goal,
+    /// Of the prompts, in words.
+    source: String,
     /// Ids of each prompt.
     prompts: Vec<Vec<u32>>,
     sampling: Sampling,
 }
 
-/// What a run has found.
-struct Measured {
-    device: String,
-    settings: Vec<Attention>,
-    sampling: Sampling,
-    recall: Recall,
-    sequences: usize,
-    generated: usize,
-    every: usize,
-}
-
-/// A prompt and its answer.
-struct Sequence<'a> {
-    prompt: &'a [u32],
-    answer: Vec<u32>,
-}
-
-impl Sequence<'_> {
-    /// The answer but for its last token, which no step feeds.
-    fn fed(&self) -> &[u32] {
-        &self.answer[..self.answer.len().saturating_sub(1)]
-    }
-
-    /// Decode steps with more than `least` cached tokens.
-    fn steps(&self, least: usize) -> usize {
-        (self.prompt.len() + self.fed().len()).saturating_sub(self.prompt.len().max(least))
-    }
-}
-
 impl Job for Calibrate<'_> {
-    type Out = Measured;
+    type Out = Report;
 
-    fn run<B: Machine>(self, mut backend: B) -> Result<Measured> {
-        let sizes = self.sizes(&backend)?;
-        let Calibrate { args, console, interrupt, opened, text, settings, prompts, sampling } = self;
-        let device = backend.device();
+    fn run<B: Machine>(self, mut backend: B) -> Result<Report> {
+        let Calibrate { args, console, interrupt, opened, .. } = &self;
+        let (sizes, device) = (self.sizes(&backend)?, backend.device());
         let full = Settings { policy: Some(Policy::Full), ..Settings::default() };
         let full = opened.attention(&full, sizes.page_size)?;
-        let model = opened.load(&mut backend, sizes.capacity.tokens, console)?;
+        let model = opened.load(&mut backend, sizes.capacity.tokens, *console)?;
         let mut engine = Engine::new(backend, model, full, sizes)?;
 
-        let params = options::params(&sampling);
-        let request = |index: usize, sample: usize| {
-            // The draws of `eval` for the same prompts.
-            let seed = sample_seed(sample_seed(sampling.seed, index), sample);
-            Request {
-                params: lim_kernels::SampleParams { seed, ..params },
-                stop_ids: text.end_ids.clone(),
-                ..Request::new(prompts[index].clone(), sampling.max_new_tokens)
-            }
-        };
-        let all =
-            (0..prompts.len()).flat_map(|index| (0..sampling.samples).map(move |sample| (index, sample)));
-        let all: Vec<(usize, usize)> = all.collect();
-        let requests = all.iter().map(|&(index, sample)| request(index, sample));
-        let bar = console.bar("answers", all.len() as u64);
+        let requests = self.requests();
+        let bar = console.bar("answers", requests.len() as u64);
         let answers =
-            answers::answers(&mut engine, requests, &interrupt, |done| bar.set_position(done as u64))?;
+            answers::answers(&mut engine, &requests, interrupt, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         engine.forget_prompts()?;
-        let prompt = all.iter().map(|&(index, _)| prompts[index].as_slice());
-        let sequences: Vec<Sequence<'_>> =
-            prompt.zip(answers).map(|(prompt, answer)| Sequence { prompt, answer }).collect();
+        let prompts = requests.iter().map(|request| request.prompt.as_slice());
+        let sequences = Sequences::new(prompts, answers, args.steps.get());
 
-        let quotas: Vec<Quota> = settings.iter().filter_map(Attention::quota).collect();
-        check_lengths(&sequences, &quotas)?;
+        let quotas: Vec<Quota> = self.settings.iter().filter_map(Attention::quota).collect();
+        sequences.check(&quotas)?;
         let least = quotas.iter().map(|quota| quota.budget()).min().unwrap_or(0);
-        let steps: usize = sequences.iter().map(|sequence| sequence.steps(least)).sum();
-        let every = steps.div_ceil(args.steps.get()).max(1);
         let mut recall = Recall::new(opened.config.layers, opened.config.heads, &quotas);
-        let bar = console.bar("measuring", steps as u64);
-        let mut before = 0;
-        for sequence in &sequences {
-            let (prompt, continuation) = (sequence.prompt, Continuation::Given(sequence.fed()));
-            let start = prompt.len().max(least);
-            engine.recall(
-                RecallOptions { prompt, continuation, every },
-                &mut recall,
-                interrupt.flag(),
-                |cached| bar.set_position((before + cached.saturating_sub(start)) as u64),
-            )?;
-            before += sequence.steps(least);
+        sequences.measure("attention", least, *console, |options, progress| {
+            engine.recall(options, &mut recall, interrupt.flag(), progress)
+        })?;
+
+        let mut budgets = Vec::new();
+        for (index, setting) in self.settings.iter().enumerate() {
+            let default = setting.plan().layers();
+            let default = default.ok_or_else(|| Error::usage("the model's own setting selects nowhere"))?;
+            let budget = quotas[index].budget();
+            let mass = recall.kept_mass(index);
+            let found = self.goal.search(&mass, &default, &self.goal.by_count(&mass)?, |list| {
+                let settings = self.at(list, budget)?;
+                let mut divergence = Divergence::new(list.len());
+                sequences.measure("layers", budget, *console, |options, progress| {
+                    engine.divergence(options, &settings, &mut divergence, interrupt.flag(), progress)
+                })?;
+                let of = |i| Diverges { mean: divergence.mean(i), changed: divergence.changed(i) };
+                Ok((0..list.len()).map(of).collect())
+            })?;
+            budgets.push(Budget::new(index, self.goal, default, &recall, found)?);
         }
-        bar.finish_and_clear();
-        let generated = sequences.iter().map(|sequence| sequence.answer.len()).sum();
-        Ok(Measured { device, settings, sampling, recall, sequences: sequences.len(), generated, every })
+        let about = About {
+            model: opened.name.clone(),
+            device,
+            dtype: opened.dtype.name(),
+            prompts: self.source.clone(),
+            sampling: self.sampling.clone(),
+            sequences: sequences.len(),
+            generated_tokens: sequences.generated(),
+        };
+        Report::new(about, self.goal, budgets)
     }
 }
 
 impl Calibrate<'_> {
+    /// Every sample of every prompt, drawn as `eval` would.
+    fn requests(&self) -> Vec<Request> {
+        let Calibrate { text, prompts, sampling, .. } = self;
+        let params = options::params(sampling);
+        let sample = |index: usize, sample: usize| Request {
+            params: SampleParams { seed: sample_seed(sample_seed(sampling.seed, index), sample), ..params },
+            stop_ids: text.end_ids.clone(),
+            ..Request::new(prompts[index].clone(), sampling.max_new_tokens)
+        };
+        (0..prompts.len())
+            .flat_map(|index| (0..sampling.samples).map(move |i| (index, i)))
+            .map(|(p, i)| sample(p, i))
+            .collect()
+    }
+
+    /// LessIsMore with a budget at each choice of layers.
+    fn at(&self, list: &[Layers], budget: usize) -> Result<Vec<Attention>> {
+        let at = |layers: &Layers| {
+            let layers = Some(layers.clone());
+            let flags = Settings { token_budget: Some(budget), layers, ..self.flags.clone() };
+            self.opened.attention(&flags, self.args.model.page_size)
+        };
+        list.iter().map(at).collect()
+    }
+
     /// Room for a batch of the longest answers; pages are cut to what fits into memory.
     fn sizes<B: Machine>(&self, backend: &B) -> Result<EngineOptions> {
         let Calibrate { args, console, opened, settings, prompts, sampling, .. } = self;
@@ -257,18 +256,5 @@ impl Calibrate<'_> {
             page_bounds: false,
         };
         memory::fit(*console, backend, &opened.demand(settings), sizes, pages)
-    }
-}
-
-/// Every budget needs a step with more cached tokens than it.
-fn check_lengths(sequences: &[Sequence<'_>], quotas: &[Quota]) -> Result<()> {
-    let longest = sequences.iter().map(|s| s.prompt.len() + s.fed().len()).max().unwrap_or(0);
-    let budgets = || quotas.iter().map(|quota| quota.budget());
-    match budgets().find(|&budget| sequences.iter().all(|sequence| sequence.steps(budget) == 0)) {
-        Some(budget) => Err(Error::Failed(format!(
-            "--token-budget {budget}: no decode step had more cached tokens, so nothing is chosen there; the longest \
-             sequence has {longest}. Lower the budget, raise --max-new-tokens or take longer problems"
-        ))),
-        None => Ok(()),
     }
 }

@@ -3,16 +3,13 @@
 use std::fmt::Write;
 
 use lim_model::{Kept, Recall};
-use lim_select::{Attention, Layers, Plan};
+use lim_select::{Layers, Plan};
 use serde::Serialize;
 
-use super::choose::{By, Goal};
+use super::choose::{By, Diverges, Found, Goal, Tried};
 use super::words;
 use crate::error::{Error, Result};
 use crate::output::Sampling;
-
-/// Rows of the table of counts.
-const COUNTS: usize = 8;
 
 /// What was measured on.
 #[derive(Clone, Debug, Serialize)]
@@ -25,8 +22,6 @@ pub(super) struct About {
     pub(super) sampling: Sampling,
     pub(super) sequences: usize,
     pub(super) generated_tokens: usize,
-    /// Steps from one that is measured to the next.
-    pub(super) every: usize,
 }
 
 /// Everything a run has found.
@@ -34,7 +29,9 @@ pub(super) struct About {
 pub(super) struct Report {
     #[serde(flatten)]
     pub(super) about: About,
-    /// What layers were chosen by, in words.
+    #[serde(skip)]
+    pub(super) by: By,
+    /// The same in words.
     pub(super) goal: String,
     /// Chosen for the first budget.
     pub(super) layers: Layers,
@@ -51,8 +48,12 @@ pub(super) struct Budget {
     pub(super) chosen: Figures,
     /// The layers that the model selects at without a choice.
     pub(super) default: Figures,
-    /// The best 1, 2, .. select layers.
+    /// Those that keep the most attention for the same goal.
+    pub(super) most_kept: Figures,
+    /// The 1, 2, .. select layers that keep the most attention.
     pub(super) counts: Vec<Figures>,
+    /// What was tried last.
+    pub(super) tried: Vec<Tried>,
     /// `[select layer][reading layer]`, null where the reading layer comes first: mean over heads and steps, the worst
     /// head's mean over steps, the least of any head and step.
     pub(super) mean: Matrix,
@@ -66,6 +67,8 @@ pub(super) type Matrix = Vec<Vec<Option<f64>>>;
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Figures {
     pub(super) layers: Layers,
+    /// Where it was tried.
+    pub(super) diverges: Option<Diverges>,
     /// Mean over the layers that read a chosen set, their heads and steps.
     pub(super) kept: f64,
     pub(super) worst_layer: Option<Worst>,
@@ -97,19 +100,14 @@ pub(super) struct Layer {
 }
 
 impl Report {
-    /// Chooses layers at every budget.
+    /// The figures of a run.
     ///
     /// # Errors
-    /// When the model has not the layers that `goal` asks for.
-    pub(super) fn new(about: About, goal: Goal, settings: &[Attention], recall: &Recall) -> Result<Self> {
-        let budgets: Vec<Budget> = settings
-            .iter()
-            .enumerate()
-            .map(|(index, attention)| Budget::new(index, goal, attention.plan(), recall))
-            .collect::<Result<_>>()?;
+    /// When there is no budget.
+    pub(super) fn new(about: About, goal: Goal, budgets: Vec<Budget>) -> Result<Self> {
         let layers = budgets.first().map(|budget| budget.chosen.layers.clone());
         let layers = layers.ok_or_else(|| Error::usage("--token-budget names no budget"))?;
-        Ok(Report { about, goal: goal.describe(), layers, budgets })
+        Ok(Report { about, by: goal.by, goal: goal.describe(), layers, budgets })
     }
 
     /// For stdout.
@@ -124,35 +122,44 @@ impl Report {
 
     /// report.md.
     pub(super) fn markdown(&self, plots: &[&str]) -> String {
-        let About { model, dtype, device, prompts, sampling, sequences, generated_tokens, every } =
-            &self.about;
+        let About { model, dtype, device, prompts, sampling, sequences, generated_tokens } = &self.about;
         let sampling = crate::report::sampling(sampling);
         let mut out = format!(
             "# {model}, {dtype}, {device}\n\n{prompts}; {sampling}. {sequences} sequences, {generated_tokens} tokens \
-             generated under full attention, measured every {every} tokens.\n\n"
+             generated under full attention.\n\n"
         );
         out.push_str(&self.text());
         for plot in plots {
             let _ = write!(out, "\n![{plot}]({plot})\n");
         }
         for budget in &self.budgets {
-            let _ = write!(out, "\n## Layers at K = {}\n\n{}", budget.token_budget, budget.by_layer());
+            let (tokens, by_layer, tried) = (budget.token_budget, budget.by_layer(), budget.tried());
+            let _ =
+                write!(out, "\n## Layers at K = {tokens}\n\n{by_layer}\n## Tried at K = {tokens}\n\n{tried}");
         }
         out
     }
 }
 
 impl Budget {
-    fn new(index: usize, goal: Goal, default: &Plan, recall: &Recall) -> Result<Self> {
+    /// The figures of the `index`-th budget of `recall`.
+    ///
+    /// # Errors
+    /// When the model has not the layers that `goal` asks for.
+    pub(super) fn new(
+        index: usize,
+        goal: Goal,
+        default: Layers,
+        recall: &Recall,
+        found: Found,
+    ) -> Result<Self> {
         let (mass, layers) = (recall.kept_mass(index), recall.layers());
-        let placed = |goal: Goal| {
-            let placement = goal.place(&mass)?;
-            let layers = placement.layers().map_err(lim_model::Error::from)?;
-            let plan = Plan::new(&layers, recall.layers()).map_err(lim_model::Error::from)?;
-            Ok::<_, Error>(Figures::new(layers, recall.kept(index, &plan)))
+        let Found { chosen, by_kept, tried } = found;
+        let figures = |of: Layers| {
+            let plan = Plan::new(&of, layers).map_err(lim_model::Error::from)?;
+            let diverges = tried.iter().find(|tried| tried.layers == of).map(|tried| tried.diverges);
+            Ok::<_, Error>(Figures::new(of, diverges, recall.kept(index, &plan)))
         };
-        let own = default.layers().ok_or_else(|| Error::usage("the model's own setting selects nowhere"))?;
-        let counts = 1..=COUNTS.min(layers - goal.dense);
         let matrix = |of: &dyn Fn(usize, usize) -> f64| {
             let row =
                 |select| (0..layers).map(|reader| (select <= reader).then(|| of(select, reader))).collect();
@@ -162,30 +169,45 @@ impl Budget {
             token_budget: recall.quota(index).budget(),
             steps: recall.steps(index),
             mean_context_tokens: recall.context(index),
-            chosen: placed(goal)?,
-            default: Figures::new(own, recall.kept(index, default)),
-            counts: counts
-                .map(|count| placed(Goal { by: By::Count(count), ..goal }))
-                .collect::<Result<_>>()?,
+            chosen: figures(chosen)?,
+            default: figures(default)?,
+            most_kept: figures(by_kept)?,
+            counts: goal.by_count(&mass)?.into_iter().map(figures).collect::<Result<_>>()?,
             mean: matrix(&|select, reader| recall.mean(index, select, reader)),
             worst_head: matrix(&|select, reader| recall.worst_head(index, select, reader).1),
             least: matrix(&|select, reader| recall.least(index, select, reader)),
+            tried,
         })
     }
 
     fn table(&self) -> String {
-        let head = ["", "layers", "kept", "worst layer", "worst head", "least", "read of context"];
+        let head = [
+            "",
+            "layers",
+            "divergence",
+            "other token",
+            "kept",
+            "worst layer",
+            "worst head",
+            "least",
+            "read of context",
+        ];
         let mut out = line(head.iter().map(|cell| (*cell).to_owned()));
-        out += "| --- | --- | ---: | ---: | ---: | ---: | ---: |\n";
-        let counts = self.counts.iter().enumerate().map(|(i, figures)| (format!("best {}", i + 1), figures));
+        out += "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n";
+        let counts =
+            self.counts.iter().enumerate().map(|(i, figures)| (format!("most kept, {}", i + 1), figures));
         let rows = [("chosen".to_owned(), &self.chosen), ("default".to_owned(), &self.default)];
         for (name, figures) in rows.into_iter().chain(counts) {
-            let Figures { layers, kept, worst_layer, worst_head, least, mean_attended_tokens, .. } = figures;
+            let Figures {
+                layers, diverges, kept, worst_layer, worst_head, least, mean_attended_tokens, ..
+            } = figures;
             let worst = |worst: &Option<Worst>| worst.map_or_else(|| "-".to_owned(), words::worst);
             out += &line(
                 [
                     name,
                     format!("`{layers}`"),
+                    diverges.map_or_else(|| "-".to_owned(), |d| words::nats(d.mean)),
+                    diverges.map_or_else(|| "-".to_owned(), |d| words::percent(d.changed)),
                     words::percent(*kept),
                     worst(worst_layer),
                     worst(worst_head),
@@ -194,6 +216,18 @@ impl Budget {
                 ]
                 .into_iter(),
             );
+        }
+        out
+    }
+
+    /// What was tried last, the nearest to full attention first.
+    fn tried(&self) -> String {
+        let mut tried: Vec<&Tried> = self.tried.iter().collect();
+        tried.sort_by(|a, b| a.diverges.mean.total_cmp(&b.diverges.mean));
+        let mut out = "| layers | divergence | other token |\n| --- | ---: | ---: |\n".to_owned();
+        for Tried { layers, diverges } in tried {
+            let cells = [format!("`{layers}`"), words::nats(diverges.mean), words::percent(diverges.changed)];
+            out += &line(cells.into_iter());
         }
         out
     }
@@ -226,9 +260,10 @@ impl Budget {
 }
 
 impl Figures {
-    fn new(layers: Layers, kept: Kept) -> Self {
+    fn new(layers: Layers, diverges: Option<Diverges>, kept: Kept) -> Self {
         Figures {
             layers,
+            diverges,
             kept: kept.mean(),
             worst_layer: kept.worst_layer().map(|(layer, kept)| Worst { layer, head: None, kept }),
             worst_head: kept.worst_head().map(|(layer, head, kept)| Worst { layer, head: Some(head), kept }),

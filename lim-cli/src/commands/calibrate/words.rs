@@ -1,40 +1,41 @@
 //! A calibration in words.
 
+use super::choose::By;
 use super::report::{Budget, Figures, Report, Worst};
 
 /// What the table's columns mean.
 pub(super) const LEGEND: &str = "\
-kept: attention of the layers that read a chosen set which falls on that set, mean over those layers, their heads and the \
-measured steps. worst layer, worst head: the same of the layer and of the head that keep least. least: of any layer, head and \
-step. read of context: tokens that a layer reads a step, of those cached, mean over layers; a layer marked s reads the keys of \
-all to choose. best N: the N select layers that keep the most attention.
+divergence: of what the model would say next from what full attention says, in nats (Kullback-Leibler), mean over steps. other \
+token: steps in which the likeliest token is another. kept: attention of the layers that read a chosen set which falls on \
+that set, mean over those layers, their heads and steps. worst layer, worst head: the same of the layer and of the head that \
+keep least. least: of any layer, head and step. read of context: tokens that a layer reads a step, of those cached, mean over \
+layers; a layer marked s reads the keys of all to choose. most kept, N: the N select layers that keep the most attention.
 ";
 
 /// What to use, why, and how it compares.
 pub(super) fn advice(report: &Report) -> String {
     let Some(budget) = report.budgets.first() else { return String::new() };
-    let Budget { token_budget, chosen, default, .. } = budget;
+    let Budget { token_budget, chosen, default, most_kept, .. } = budget;
     let mut out =
-        format!("Use --layers {} with --token-budget {token_budget}: {}.\n", report.layers, report.goal);
-    out += &format!("{}\n", keeps("Its layers", chosen));
+        format!("Use --layers {} with --token-budget {token_budget}: {}", report.layers, report.goal);
+    out += match report.by {
+        By::Count(_) => ", those with which the model's next words are nearest to full attention's.\n",
+        By::Floor(_) => ".\n",
+    };
+    out += &format!("{}\n", says("With them", chosen));
     if chosen.layers == default.layers {
-        out += "That is what the model selects at by default.\n";
+        out += "They are what the model selects at by default.\n";
     } else {
-        out += &format!("{}\n", keeps(&format!("The default layers, {},", default.layers), default));
-        out += &match (chosen.kept - default.kept) * 100.0 {
-            more if more >= 0.05 => format!("The choice keeps {more:.1} points more than the default"),
-            less if less <= -0.05 => format!("The choice keeps {:.1} points less than the default", -less),
-            _ => "The choice keeps as much as the default".into(),
-        };
-        let read = |figures: &Figures| figures.mean_attended_tokens.round();
-        out += &match (read(chosen), read(default)) {
-            (a, b) if a == b => ", and reads as much.\n".into(),
-            (a, b) if a < b => format!(", and reads {:.0} tokens fewer a layer and step.\n", b - a),
-            (a, b) => format!(", and reads {:.0} tokens more a layer and step.\n", a - b),
-        };
+        out += &format!("{}\n", says(&format!("With the default, {},", default.layers), default));
+    }
+    if most_kept.layers != chosen.layers && most_kept.layers != default.layers {
+        let subject = format!("With {}, which keeps the most attention,", most_kept.layers);
+        out += &format!("{}\n", says(&subject, most_kept));
+    }
+    if chosen.layers != default.layers {
         let setting = |figures: &Figures| format!("lim:{token_budget}:{}", figures.layers);
         out += &format!(
-            "What is kept is no answer yet. Compare answers: lim-cli eval FILE.jsonl --attention full,{},{}\n",
+            "Compare answers: lim-cli eval FILE.jsonl --attention full,{},{}\n",
             setting(default),
             setting(chosen)
         );
@@ -42,20 +43,28 @@ pub(super) fn advice(report: &Report) -> String {
     out
 }
 
-fn keeps(subject: &str, figures: &Figures) -> String {
-    let (Some(layer), Some(head)) = (figures.worst_layer, figures.worst_head) else {
-        return format!("{subject} read everything.");
-    };
-    format!(
-        "{subject} that read a chosen set keep {} of their attention in the mean: layer {} least, {}; of all heads head {} of \
-         layer {} least, {}.",
-        percent(figures.kept),
-        layer.layer,
-        percent(layer.kept),
-        head.head.unwrap_or_default(),
-        head.layer,
-        percent(head.kept)
-    )
+fn says(subject: &str, figures: &Figures) -> String {
+    let mut parts = Vec::new();
+    if let Some(diverges) = figures.diverges {
+        parts.push(format!(
+            "what the model would say is {} nats from full attention, and in {} of the steps the likeliest token is another",
+            nats(diverges.mean),
+            percent(diverges.changed)
+        ));
+    }
+    parts.push(match (figures.worst_layer, figures.worst_head) {
+        (Some(layer), Some(head)) => format!(
+            "layers that read a chosen set keep {} of their attention (layer {}, the worst, {}; head {} of layer {}, the worst, {})",
+            percent(figures.kept),
+            layer.layer,
+            percent(layer.kept),
+            head.head.unwrap_or_default(),
+            head.layer,
+            percent(head.kept)
+        ),
+        _ => "every layer reads everything".into(),
+    });
+    format!("{subject} {}.", parts.join("; "))
 }
 
 /// What a budget's table is about.
@@ -68,6 +77,15 @@ pub(super) fn measured(budget: &Budget) -> String {
 
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
+}
+
+pub(super) fn nats(divergence: f64) -> String {
+    match divergence {
+        // Less is rounding.
+        zero if zero.abs() < 1e-12 => "0".into(),
+        small if small < 1e-3 => format!("{small:.1e}"),
+        other => format!("{other:.4}"),
+    }
 }
 
 /// `93.1% (7, head 3)`.
