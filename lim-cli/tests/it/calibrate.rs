@@ -46,7 +46,6 @@ fn layers_are_chosen_and_compared() {
             "sampling",
             "sequences",
             "generated_tokens",
-            "every",
             "goal",
             "layers",
             "budgets"
@@ -64,7 +63,9 @@ fn layers_are_chosen_and_compared() {
                 "mean_context_tokens",
                 "chosen",
                 "default",
+                "most_kept",
                 "counts",
+                "tried",
                 "mean",
                 "worst_head",
                 "least"
@@ -77,10 +78,16 @@ fn layers_are_chosen_and_compared() {
         );
         let [chosen, default] = [&budget["chosen"], &budget["default"]];
         assert_eq!(default["layers"], "dense=0-1,select=2,5");
+        let divergence = |figures: &Value| number(&figures["diverges"]["mean"]);
+        assert!(divergence(chosen) <= divergence(default), "{budget}");
         // As many layers read a set, so the most mass is the most in the mean.
-        assert!(number(&chosen["kept"]) >= number(&default["kept"]), "{budget}");
+        let most_kept = &budget["most_kept"];
+        assert!(
+            [chosen, default].iter().all(|f| number(&most_kept["kept"]) >= number(&f["kept"])),
+            "{budget}"
+        );
         let context = number(&budget["mean_context_tokens"]);
-        for figures in [chosen, default] {
+        for figures in [chosen, default, most_kept] {
             // Two dense and two select layers of eight.
             let attended = (4.0 * context + 4.0 * tokens) / 8.0;
             assert!((number(&figures["mean_attended_tokens"]) - attended).abs() < 1e-9, "{figures}");
@@ -99,9 +106,13 @@ fn layers_are_chosen_and_compared() {
             }
         }
         assert_eq!((&budget["mean"][5][4], budget["mean"][5][5].is_f64()), (&Value::Null, true));
-        let kept: Vec<f64> =
-            budget["counts"].as_array().expect("counts").iter().map(|c| number(&c["kept"])).collect();
-        assert_eq!((kept.len(), kept[5], kept[1]), (6, 1.0, number(&chosen["kept"])));
+        let counts = budget["counts"].as_array().expect("counts");
+        assert_eq!((counts.len(), &counts[1]), (6, most_kept));
+        // With all layers behind the dense ones selecting, every layer reads everything.
+        assert_eq!((number(&counts[5]["kept"]), divergence(&counts[5])), (1.0, 0.0));
+        let tried = budget["tried"].as_array().expect("tried");
+        let shown = tried.iter().find(|tried| tried["layers"] == chosen["layers"]).expect("tried");
+        assert_eq!(shown["mean"], chosen["diverges"]["mean"]);
     }
 }
 
@@ -150,11 +161,12 @@ fn the_models_own_file_gets_the_choice_and_is_loaded_again() {
     let advice = run.ok();
     assert_eq!(text(), before);
     let layers = advice.split_whitespace().nth(2).expect("use --layers LAYERS").to_owned();
+    let start = format!("Use --layers {layers} with --token-budget 48: 3 select layers, those with which");
+    assert!(advice.starts_with(&start), "{advice}");
     assert!(
-        advice.starts_with(&format!("Use --layers {layers} with --token-budget 48: the 3 select layers")),
+        advice.contains("With the default, dense=0,select=1,6, what the model would say is "),
         "{advice}"
     );
-    assert!(advice.contains("The default layers, dense=0,select=1,6,"), "{advice}");
     assert!(advice.contains("Compare answers: lim-cli eval"), "{advice}");
 
     let run = calibrate(&[&args[..], &["--write"]].concat());
@@ -170,7 +182,7 @@ fn the_models_own_file_gets_the_choice_and_is_loaded_again() {
 
     let again = calibrate(&[&args[..], &["--write"]].concat());
     assert!(again.stderr.contains("lim.json is as it was"), "{}", again.stderr);
-    assert!(again.stdout.contains("That is what the model selects at by default."), "{}", again.stdout);
+    assert!(again.stdout.contains("They are what the model selects at by default."), "{}", again.stdout);
 }
 
 #[test]
@@ -192,7 +204,11 @@ fn a_directory_gets_file_report_and_plots() {
     assert!(markdown.contains(&advice) && markdown.contains("## Layers at K = 64"), "{markdown}");
     let table = markdown.lines().filter(|line| line.starts_with('|'));
     let cells: Vec<usize> = table.map(|line| line.matches(" | ").count()).collect();
-    assert_eq!(cells, [[6; 10].as_slice(), &[6; 10], &[8; 10], &[8; 10]].concat(), "{markdown}");
+    let rows = |budget: usize, list: &str| report["budgets"][budget][list].as_array().expect("a list").len();
+    // Head, rule, chosen and default above the counts; then head, rule and eight layers, and head, rule and what was tried.
+    let tables = [[8].repeat(4 + rows(0, "counts")), [8].repeat(4 + rows(1, "counts"))];
+    let more = [0, 1].map(|budget| [[8].repeat(10), [2].repeat(2 + rows(budget, "tried"))].concat());
+    assert_eq!(cells, [tables.concat(), more.concat()].concat(), "{markdown}");
     for name in ["heat.svg", "layers.svg"] {
         assert!(markdown.contains(&format!("![{name}]({name})")), "{markdown}");
         check_svg(&read(name), 2);

@@ -292,10 +292,20 @@ fn what_cannot_be_watched_is_refused_and_cancelling_frees_the_pages() {
 #[cfg(feature = "cuda")]
 pub(crate) fn all_is_seen_as_on_the_cpu<B: Backend>(backend: impl Fn() -> B) {
     let ids = prompt(120, 5);
-    let measure = (&ids[..4], Continuation::Given(&ids[4..]), 5, [24, 48]);
-    let (here, _) = recall(measure.0, measure.1, measure.2, &measure.3);
-    let (there, all) = recall_on(backend(), measure.0, measure.1, measure.2, &measure.3);
-    assert_eq!(all, ids);
+    let measure = RecallOptions { prompt: &ids[..4], continuation: Continuation::Given(&ids[4..]), every: 5 };
+    kept_is_near(backend(), measure);
+    divergence_is_near(backend(), measure);
+    for policy in [Policy::Lim, Policy::Tidal, Policy::Quest, Policy::Kascade] {
+        chosen_is_near(backend(), policy, measure);
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn kept_is_near<B: Backend>(backend: B, measure: RecallOptions<'_>) {
+    let RecallOptions { prompt, continuation, every } = measure;
+    let (here, ids) = recall(prompt, continuation, every, &[24, 48]);
+    let (there, all) = recall_on(backend, prompt, continuation, every, &[24, 48]);
+    assert_eq!((all, [0, 1].map(|b| there.steps(b))), (ids, [0, 1].map(|b| here.steps(b))));
     let heads = config().heads.query();
     for (select, reader) in (0..LAYERS).flat_map(|r| (0..=r).map(move |s| (s, r))) {
         for (budget, head) in (0..2).flat_map(|b| (0..heads).map(move |h| (b, h))) {
@@ -303,21 +313,40 @@ pub(crate) fn all_is_seen_as_on_the_cpu<B: Backend>(backend: impl Fn() -> B) {
             assert!((a - b).abs() < 2e-3, "{budget} {select} {reader} {head}: {a} {b}");
         }
     }
-    assert_eq!([0, 1].map(|b| here.steps(b)), [0, 1].map(|b| there.steps(b)));
+}
 
-    for policy in [Policy::Lim, Policy::Tidal, Policy::Quest, Policy::Kascade] {
-        let options = TraceOptions { prompt: &ids[..4], continuation: Continuation::Given(&ids[4..]) };
-        let cancel = AtomicBool::new(false);
-        let here =
-            engine(attention(policy, 24), crate::tiny::options()).trace(options, &cancel, |_| ()).unwrap();
-        let mut engine = engine_on(backend(), DType::F32, attention(policy, 24), crate::tiny::options());
-        let there = engine.trace(options, &cancel, |_| ()).unwrap();
-        assert_eq!((&here.layers, here.steps.len()), (&there.layers, there.steps.len()), "{policy}");
-        for (a, b) in here.steps.iter().zip(&there.steps) {
-            for layer in 0..here.layers.len() {
-                let differ = (0..a.len).filter(|&t| a.keeps(layer, t) != b.keeps(layer, t)).count();
-                assert!(differ <= 4, "{policy} {layer} {}: {differ} positions differ", a.len);
-            }
+#[cfg(feature = "cuda")]
+fn divergence_is_near<B: Backend>(backend: B, measure: RecallOptions<'_>) {
+    fn of<B: Backend>(mut engine: lim_model::Engine<B>, measure: RecallOptions<'_>) -> Divergence {
+        let settings = ["select=0", "dense=0-1,select=2,4s", "select=0-4"].map(|layers| placed(layers, 24));
+        let mut divergence = Divergence::new(settings.len());
+        engine.divergence(measure, &settings, &mut divergence, &AtomicBool::new(false), |_| ()).unwrap();
+        divergence
+    }
+    let full = attention(Policy::Full, 0);
+    let here = of(engine(full.clone(), options()), measure);
+    let there = of(engine_on(backend, DType::F32, full, options()), measure);
+    assert_eq!(here.steps(), there.steps());
+    for setting in 0..2 {
+        let [a, b] = [&here, &there].map(|divergence| divergence.mean(setting));
+        assert!((a - b).abs() <= 0.02 * a, "{setting}: {a} {b}");
+    }
+    assert!(there.mean(2).abs() < 1e-9, "every layer reads everything: {}", there.mean(2));
+}
+
+#[cfg(feature = "cuda")]
+fn chosen_is_near<B: Backend>(backend: B, policy: Policy, measure: RecallOptions<'_>) {
+    let RecallOptions { prompt, continuation, .. } = measure;
+    let trace = TraceOptions { prompt, continuation };
+    let cancel = AtomicBool::new(false);
+    let here = engine(attention(policy, 24), options()).trace(trace, &cancel, |_| ()).unwrap();
+    let mut there = engine_on(backend, DType::F32, attention(policy, 24), options());
+    let there = there.trace(trace, &cancel, |_| ()).unwrap();
+    assert_eq!((&here.layers, here.steps.len()), (&there.layers, there.steps.len()), "{policy}");
+    for (a, b) in here.steps.iter().zip(&there.steps) {
+        for layer in 0..here.layers.len() {
+            let differ = (0..a.len).filter(|&t| a.keeps(layer, t) != b.keeps(layer, t)).count();
+            assert!(differ <= 4, "{policy} {layer} {}: {differ} positions differ", a.len);
         }
     }
 }

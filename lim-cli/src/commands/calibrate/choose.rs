@@ -161,9 +161,9 @@ fn plan(layers: &Layers, mass: &KeptMass) -> Result<Plan> {
     Ok(Plan::new(layers, mass.layers()).map_err(lim_model::Error::from)?)
 }
 
-/// Layers that read everything, if only to select.
+/// Layers that attend to everything.
 fn full_reads(plan: &Plan) -> usize {
-    plan.dense_layers().len() + plan.select_layers().len()
+    plan.sources().iter().filter(|source| source.is_none()).count()
 }
 
 /// How far a choice of layers is from full attention in what it would say next.

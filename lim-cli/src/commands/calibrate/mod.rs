@@ -61,6 +61,10 @@ pub(super) fn run(args: CalibrateArgs) -> Result<()> {
     let stop = StopArgs::at_most(args.max_new_tokens);
     let sampling = options::sampling(&args.sampling, &stop, &opened, &text.generation, longest)?;
 
+    if let Some(dir) = &args.out {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    }
+
     console.item("model", opened.describe());
     for attention in &settings {
         console.item("attention", policy::describe(attention));
@@ -125,7 +129,6 @@ fn settings(args: &CalibrateArgs, opened: &Opened, flags: &Settings) -> Result<V
 }
 
 fn write_report(dir: &Path, report: &Report) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
         std::fs::write(&path, text).map_err(Error::io(path))

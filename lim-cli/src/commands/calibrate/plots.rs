@@ -1,6 +1,6 @@
 //! Pictures of a calibration: what every layer keeps on every earlier layer's set, and what it misses under the choice.
 
-use super::report::{Budget, Figures, Report};
+use super::report::{Budget, Layer, Report};
 use crate::chart::{self, GREY, Line, Point, Scale};
 use crate::grid::{self, cell_ticks};
 
@@ -38,7 +38,7 @@ fn heat_panel(report: &Report, budget: &Budget) -> grid::Panel {
     }
 }
 
-/// A panel a budget: what each layer misses, chosen and default.
+/// A panel a budget: what each layer misses under the choice, and under what it was compared with.
 pub(super) fn layers(report: &Report) -> String {
     let panels: Vec<chart::Panel> =
         report.budgets.iter().map(|budget| layers_panel(report, budget)).collect();
@@ -46,33 +46,36 @@ pub(super) fn layers(report: &Report) -> String {
 }
 
 fn layers_panel(report: &Report, budget: &Budget) -> chart::Panel {
-    let Budget { chosen, default, token_budget, steps, mean_context_tokens, .. } = budget;
-    let line =
-        |figures: &Figures, name: &str, colour, dashed, kept: &dyn Fn(&super::report::Layer) -> f64| {
+    let Budget { chosen, default, most_kept, token_budget, steps, mean_context_tokens, .. } = budget;
+    let same = chosen.layers == default.layers;
+    let mut drawn = vec![(if same { "chosen, default" } else { "chosen" }, chosen, chart::colour(1))];
+    drawn.extend((!same).then_some(("default", default, GREY)));
+    if most_kept.layers != chosen.layers && most_kept.layers != default.layers {
+        drawn.push(("most kept", most_kept, chart::colour(3)));
+    }
+    let mut lines = Vec::new();
+    // The choice last, over the others.
+    for &(name, figures, colour) in drawn.iter().rev() {
+        let line = |name: Option<&str>, dashed, kept: &dyn Fn(&Layer) -> f64| {
+            let missed = |layer| 100.0 * (1.0 - kept(layer)).max(0.0);
             let layers = figures.by_layer.iter().enumerate();
-            let points = layers.map(|(x, layer)| Point {
-                x: x as f64,
-                y: 100.0 * (1.0 - kept(layer)).max(0.0),
-                error: 0.0,
-            });
-            Line { name: Some(name.to_owned()), colour, dashed, points: points.collect() }
+            let points = layers.map(|(x, layer)| Point { x: x as f64, y: missed(layer), error: 0.0 });
+            Line { name: name.map(str::to_owned), colour, dashed, points: points.collect() }
         };
+        lines.push(line(Some(name), false, &|layer| layer.kept));
+        lines.push(line(None, true, &Layer::worst_head));
+    }
+    lines.push(Line { name: Some("worst head".into()), colour: GREY, dashed: true, points: Vec::new() });
+    let settings: Vec<String> =
+        drawn.iter().map(|(name, figures, _)| format!("{name}: {}", figures.layers)).collect();
     chart::Panel {
         title: format!("{}: attention missed by layer, K = {token_budget}", report.about.model),
-        subtitle: format!(
-            "chosen {}, default {}; {steps} steps of {mean_context_tokens:.0} cached tokens",
-            chosen.layers, default.layers
-        ),
+        subtitle: format!("{}; {steps} steps of {mean_context_tokens:.0} tokens", settings.join("; ")),
         x_label: "layer",
         y_label: "attention missed (%)",
         x_scale: Scale::Whole,
         x_range: None,
         y_max: 0.0,
-        lines: vec![
-            line(default, "default", GREY, false, &|layer| layer.kept),
-            line(default, "its worst head", GREY, true, &|layer| layer.worst_head()),
-            line(chosen, "chosen", chart::colour(1), false, &|layer| layer.kept),
-            line(chosen, "its worst head", chart::colour(1), true, &|layer| layer.worst_head()),
-        ],
+        lines,
     }
 }

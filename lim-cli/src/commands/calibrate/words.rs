@@ -22,15 +22,15 @@ pub(super) fn advice(report: &Report) -> String {
         By::Count(_) => ", those with which the model's next words are nearest to full attention's.\n",
         By::Floor(_) => ".\n",
     };
-    out += &format!("{}\n", says("With them", chosen));
+    out += &format!("{}\n", says("With them", chosen, budget));
     if chosen.layers == default.layers {
         out += "They are what the model selects at by default.\n";
     } else {
-        out += &format!("{}\n", says(&format!("With the default, {},", default.layers), default));
+        out += &format!("{}\n", says(&format!("With the default, {},", default.layers), default, budget));
     }
     if most_kept.layers != chosen.layers && most_kept.layers != default.layers {
         let subject = format!("With {}, which keeps the most attention,", most_kept.layers);
-        out += &format!("{}\n", says(&subject, most_kept));
+        out += &format!("{}\n", says(&subject, most_kept, budget));
     }
     if chosen.layers != default.layers {
         let setting = |figures: &Figures| format!("lim:{token_budget}:{}", figures.layers);
@@ -43,7 +43,7 @@ pub(super) fn advice(report: &Report) -> String {
     out
 }
 
-fn says(subject: &str, figures: &Figures) -> String {
+fn says(subject: &str, figures: &Figures, budget: &Budget) -> String {
     let mut parts = Vec::new();
     if let Some(diverges) = figures.diverges {
         parts.push(format!(
@@ -64,6 +64,8 @@ fn says(subject: &str, figures: &Figures) -> String {
         ),
         _ => "every layer reads everything".into(),
     });
+    let (read, of) = (figures.mean_attended_tokens, budget.mean_context_tokens);
+    parts.push(format!("a layer reads {read:.0} of {of:.0} tokens in the mean"));
     format!("{subject} {}.", parts.join("; "))
 }
 
