@@ -105,12 +105,12 @@ pub(super) fn run(args: &InspectArgs, console: Console) -> Result<()> {
         OutputFormat::Json => console.result(output::json(&selection)?),
         OutputFormat::Text => {
             console.result(selection.figures())?;
-            match text.has_words {
-                true => console.result(marked(&selection, &trace, &text)?),
-                false => {
-                    Ok(console.note("note: the model has no tokenizer.json, so there is no text to show"))
-                }
+            if text.has_words {
+                console.result(marked(&selection, &trace, &text)?)?;
+            } else {
+                console.note("note: the model has no tokenizer.json, so there is no text to show");
             }
+            Ok(())
         }
     }
 }
