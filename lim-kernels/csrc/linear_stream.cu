@@ -6,8 +6,9 @@
 // at the end of a unit their sums meet in shared memory and are added in a fixed order.
 // Rows lie 64 bytes apart from a multiple of 128 in shared memory, so that 16-byte reads hit every bank once.
 //
-// The ring is filled before the wait for the previous kernel. Where x is too large to stay in shared memory, its columns
-// travel with the weights of their stage.
+// The ring is filled before the wait for the previous kernel. One row of x stays in shared memory. More stay in
+// registers, so that nothing is missing in the ring: a warp holds its columns of up to 4096, and takes a longer x in
+// passes that add to y. Where y is not made that way, x's columns travel with the weights of their stage.
 //
 // Bytes: out * in elements once.
 #include "linear.cuh"
@@ -19,17 +20,20 @@ constexpr int kStreamThreads = (kConsumers + 1) * WARP;
 constexpr int kStageBytes = 32 * 1024;          // of weights, without the gaps: copies of 4 KB and more run fastest
 constexpr int kWideStageBytes = 64 * 1024;      // where x travels along
 constexpr int kGap = 64;                        // bytes between rows
-constexpr int kStatic = 2 * 1024;               // at least the shared memory that is not dynamic
+constexpr int kHeld = 2;                        // pieces whose x fits a warp's registers
 constexpr int kResidentX = 144 * 1024;          // largest x that stays in shared memory
+constexpr int kStatic = 2 * 1024;               // at least the shared memory that is not dynamic
 
 template <typename T, int NT>
 constexpr int kStageColumns = (NT == 1 ? kStageBytes : kWideStageBytes) / (NT * 8 * sizeof(T));
 
+// Where x is while the weights stream.
+enum class Rows { SHARED, REGISTERS, TRAVELLING };
+
 struct StreamParams {
   lim_linear_args a;
   int stages;
-  int resident;  // whether x stays in shared memory for the whole kernel
-  int pitch;     // bytes between rows of a resident x
+  int pitch;  // bytes between rows of an x in shared memory
 };
 
 __device__ __forceinline__ void barrier_init(uint32_t bar, int count) {
@@ -67,8 +71,25 @@ __device__ __forceinline__ void bulk_copy(uint32_t shared, const void *global, i
 }
 __device__ __forceinline__ void sync_consumers() { asm volatile("bar.sync 1, %0;" ::"n"(kConsumers * WARP) : "memory"); }
 
+// A block's way through the weights: pass by pass, unit by unit, piece by piece of a pass's columns.
+struct Walk {
+  int units, pieces, per_pass;  // of the product; columns come in `pieces` pieces, `per_pass` of them in a pass
+  int pass = 0, unit = blockIdx.x, piece = 0;
+
+  __device__ Walk(int units, int pieces, int per_pass) : units(units), pieces(pieces), per_pass(per_pass) {}
+  __device__ bool more() const { return unit < units && pass * per_pass < pieces; }
+  __device__ int pieces_here() const { return min(per_pass, pieces - pass * per_pass); }
+  __device__ int column_piece() const { return pass * per_pass + piece; }
+  __device__ void next() {
+    if (++piece < pieces_here()) return;
+    piece = 0;
+    if ((unit += gridDim.x) < units) return;
+    unit = blockIdx.x, pass++;
+  }
+};
+
 // NT: groups of 8 weight rows in a unit; MT: groups of 8 input rows.
-template <typename T, int NT, int MT, bool SWIGLU>
+template <typename T, int NT, int MT, bool SWIGLU, Rows X>
 __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const __grid_constant__ StreamParams p) {
 #if __CUDA_ARCH__ >= 900
   constexpr int kRows = NT * 8, kc = kStageColumns<T, NT>;
@@ -82,8 +103,10 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
   __shared__ float warp_sums[16 * kConsumers];
   const lim_linear_args &a = p.a;
   const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  constexpr bool kTravels = X == Rows::TRAVELLING;
   const int units = (a.out + kOutRows - 1) / kOutRows, pieces = (a.in + kc - 1) / kc;
-  const int stage_bytes = kRows * kWPitch + (p.resident ? 0 : kXRows * kWPitch);
+  const int per_pass = X == Rows::REGISTERS ? kHeld : pieces;
+  constexpr int stage_bytes = kRows * kWPitch + (kTravels ? kXRows * kWPitch : 0);
   float *partials = reinterpret_cast<float *>(smem + p.stages * stage_bytes);  // [2][kConsumers][kCells]
   unsigned char *xs = reinterpret_cast<unsigned char *>(partials + 2 * kConsumers * kCells);
   const uint32_t ring = shared_address(smem), full0 = shared_address(full), empty0 = shared_address(empty);
@@ -101,93 +124,134 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
   if (warp == kConsumers) {
     // The producer: lane r copies row r of each stage, and row r of x where x travels along.
     const T *weights = static_cast<const T *>(a.w), *x = static_cast<const T *>(a.x);
-    const int mine = units > static_cast<int>(blockIdx.x) ? (units - blockIdx.x + gridDim.x - 1) / gridDim.x : 0;
-    const int total = mine * pieces;
     const lim_u64 once = read_once();
     auto stage_at = [&](int i) { return ring + (i % p.stages) * stage_bytes; };
-    auto bytes_at = [&](int i) { return min(kc, a.in - i % pieces * kc) * static_cast<int>(sizeof(T)); };
-    auto ask_weights = [&](int i) {
-      const int unit = blockIdx.x + i / pieces * gridDim.x, bytes = bytes_at(i);
+    auto bytes_of = [&](const Walk &at) {
+      return min(kc, a.in - at.column_piece() * kc) * static_cast<int>(sizeof(T));
+    };
+    auto ask_weights = [&](const Walk &at, int i) {
+      const int bytes = bytes_of(at);
       const uint32_t bar = full0 + 8 * (i % p.stages);
-      if (lane == 0) barrier_expect(bar, (kRows + (p.resident ? 0 : a.rows)) * bytes);
+      if (lane == 0) barrier_expect(bar, (kRows + (kTravels ? a.rows : 0)) * bytes);
       __syncwarp();
       if (lane < kRows) {
         // Rows past the end repeat the last one; their sums are not stored.
-        int row = unit * kOutRows + lane % kOutRows;
+        int row = at.unit * kOutRows + lane % kOutRows;
         row = min(row, a.out - 1) + (SWIGLU && lane >= kOutRows ? a.out : 0);
-        bulk_copy(stage_at(i) + lane * kWPitch, weights + static_cast<size_t>(row) * a.in + i % pieces * kc, bytes, bar,
-                  once);
+        const T *from = weights + static_cast<size_t>(row) * a.in + at.column_piece() * kc;
+        bulk_copy(stage_at(i) + lane * kWPitch, from, bytes, bar, once);
       }
     };
-    auto ask_x = [&](int i) {
-      if (p.resident || lane >= a.rows) return;
-      const size_t row = a.row_ids ? a.row_ids[lane] : lane;
-      bulk_copy(stage_at(i) + (kRows + lane) * kWPitch, x + row * a.in + i % pieces * kc, bytes_at(i), full0 + 8 * (i % p.stages));
+    auto ask_x = [&](const Walk &at, int i) {
+      if (!kTravels || lane >= a.rows) return;
+      const T *from = x + static_cast<size_t>(a.row_ids ? a.row_ids[lane] : lane) * a.in + at.column_piece() * kc;
+      bulk_copy(stage_at(i) + (kRows + lane) * kWPitch, from, bytes_of(at), full0 + 8 * (i % p.stages));
     };
-    const int ahead = min(total, p.stages);
-    for (int i = 0; i < ahead; i++) ask_weights(i);
+    int i = 0;
+    const Walk start(units, pieces, per_pass);
+    Walk at = start;
+    for (; i < p.stages && at.more(); i++, at.next()) ask_weights(at, i);
     await_dependencies();
-    for (int i = 0; i < ahead; i++) ask_x(i);
-    for (int i = ahead; i < total; i++) {
+    if (kTravels) {
+      Walk again = start;
+      for (int j = 0; j < i; j++, again.next()) ask_x(again, j);
+    }
+    for (; at.more(); i++, at.next()) {
       barrier_wait(empty0 + 8 * (i % p.stages), (i / p.stages - 1) & 1);
-      ask_weights(i);
-      ask_x(i);
+      ask_weights(at, i);
+      ask_x(at, i);
     }
     return;
   }
 
   await_dependencies();
-  if (p.resident) stage_x<T, kConsumers>(a, reinterpret_cast<T *>(xs), p.pitch / sizeof(T), warp_sums, sync_consumers);
-  sync_consumers();
+  if (X == Rows::SHARED) {
+    stage_x<T, kConsumers>(a, reinterpret_cast<T *>(xs), p.pitch / sizeof(T), warp_sums, sync_consumers);
+    sync_consumers();
+  }
 
   const int g = lane / 4, t = lane % 4;
-  int i = 0;
-  for (int unit = blockIdx.x, pass = 0; unit < units; unit += gridDim.x, pass++) {
-    float acc[NT][4] = {};
-    for (int piece = 0; piece < pieces; piece++, i++) {
-      const int stage = i % p.stages;
-      const unsigned char *w = smem + stage * stage_bytes + g * kWPitch;
-      const unsigned char *x = p.resident ? xs + g * p.pitch + piece * kc * sizeof(T)
-                                          : smem + stage * stage_bytes + (kRows + g) * kWPitch;
-      const int pitch = p.resident ? p.pitch : kWPitch;
-      barrier_wait(full0 + 8 * stage, i / p.stages & 1);
+  constexpr int kSteps = kPerWarp / 32;
+  uint4 lo[kHeld][kSteps], hi[kHeld][kSteps];  // rows g and g + 8 of x, of this warp's columns of a pass
+  auto hold_x = [&](int pass) {
+    const T *x = static_cast<const T *>(a.x);
+    const bool has_low = g < a.rows, has_high = MT == 2 && g + 8 < a.rows;
+    const T *low = x + static_cast<size_t>(a.row_ids && has_low ? a.row_ids[g] : g) * a.in;
+    const T *high = x + static_cast<size_t>(a.row_ids && has_high ? a.row_ids[g + 8] : g + 8) * a.in;
 #pragma unroll
-      for (int s = 0; s < kPerWarp / 32; s++) {
-        const int k = warp * kPerWarp + s * 32 + t * 8;
-        const bool inside = piece * kc + k < a.in;
-        uint4 lo = make_uint4(0, 0, 0, 0), hi = lo;
-        if (inside && g < a.rows) lo = *reinterpret_cast<const uint4 *>(x + k * sizeof(T));
-        if (MT == 2 && inside && g + 8 < a.rows) hi = *reinterpret_cast<const uint4 *>(x + 8 * pitch + k * sizeof(T));
+    for (int h = 0; h < kHeld; h++)
 #pragma unroll
-        for (int n = 0; n < NT; n++) {
-          uint4 v = make_uint4(0, 0, 0, 0);
-          if (inside) v = *reinterpret_cast<const uint4 *>(w + n * 8 * kWPitch + k * sizeof(T));
-          mma<T>(acc[n], lo.x, hi.x, lo.y, hi.y, v.x, v.y);
-          mma<T>(acc[n], lo.z, hi.z, lo.w, hi.w, v.z, v.w);
+      for (int s = 0; s < kSteps; s++) {
+        const int k = (pass * kHeld + h) * kc + warp * kPerWarp + s * 32 + t * 8;
+        lo[h][s] = hi[h][s] = make_uint4(0, 0, 0, 0);
+        if (k < a.in && has_low) lo[h][s] = __ldcg(reinterpret_cast<const uint4 *>(low + k));
+        if (k < a.in && has_high) hi[h][s] = __ldcg(reinterpret_cast<const uint4 *>(high + k));
+      }
+  };
+  int i = 0, turn = 0;
+  float acc[NT][4] = {};
+  auto take = [&](int piece, int h) {
+    const int stage = i % p.stages;
+    const unsigned char *w = smem + stage * stage_bytes + g * kWPitch;
+    const unsigned char *x = kTravels ? w + kRows * kWPitch : xs + g * p.pitch + piece * kc * sizeof(T);
+    const int pitch = kTravels ? kWPitch : p.pitch;
+    barrier_wait(full0 + 8 * stage, i / p.stages & 1);
+#pragma unroll
+    for (int s = 0; s < kSteps; s++) {
+      const int k = warp * kPerWarp + s * 32 + t * 8;
+      const bool inside = piece * kc + k < a.in;
+      uint4 low = make_uint4(0, 0, 0, 0), high = low;
+      if (X == Rows::REGISTERS) {
+        low = lo[h][s], high = hi[h][s];
+      } else {
+        if (inside && g < a.rows) low = *reinterpret_cast<const uint4 *>(x + k * sizeof(T));
+        if (MT == 2 && inside && g + 8 < a.rows) high = *reinterpret_cast<const uint4 *>(x + 8 * pitch + k * sizeof(T));
+      }
+#pragma unroll
+      for (int n = 0; n < NT; n++) {
+        uint4 v = make_uint4(0, 0, 0, 0);
+        if (inside) v = *reinterpret_cast<const uint4 *>(w + n * 8 * kWPitch + k * sizeof(T));
+        mma<T>(acc[n], low.x, high.x, low.y, high.y, v.x, v.y);
+        mma<T>(acc[n], low.z, high.z, low.w, high.w, v.z, v.w);
+      }
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive(empty0 + 8 * stage);
+    i++;
+  };
+  for (int pass = 0; pass * per_pass < pieces; pass++) {
+    if (X == Rows::REGISTERS) hold_x(pass);
+    for (int unit = blockIdx.x; unit < units; unit += gridDim.x, turn ^= 1) {
+#pragma unroll
+      for (int n = 0; n < NT; n++) acc[n][0] = acc[n][1] = acc[n][2] = acc[n][3] = 0.0f;
+      if constexpr (X == Rows::REGISTERS) {
+#pragma unroll
+        for (int h = 0; h < kHeld; h++)
+          if (pass * kHeld + h < pieces) take(pass * kHeld + h, h);
+      } else {
+        for (int piece = 0; piece < pieces; piece++) take(piece, 0);
+      }
+      // Partials: [warp][input row][weight row]. Two buffers, so one barrier a unit is enough.
+      float *buffer = partials + turn * kConsumers * kCells, *tile = buffer + warp * kCells;
+#pragma unroll
+      for (int n = 0; n < NT; n++) {
+        *reinterpret_cast<float2 *>(tile + g * kRows + n * 8 + 2 * t) = make_float2(acc[n][0], acc[n][1]);
+        if (MT == 2)
+          *reinterpret_cast<float2 *>(tile + (g + 8) * kRows + n * 8 + 2 * t) = make_float2(acc[n][2], acc[n][3]);
+      }
+      sync_consumers();
+      for (int c = threadIdx.x; c < a.rows * kOutRows; c += kConsumers * WARP) {
+        const int m = c / kOutRows, r = c % kOutRows, row = unit * kOutRows + r;
+        if (row >= a.out) continue;
+        float sum[SWIGLU ? 2 : 1];
+#pragma unroll
+        for (int h = 0; h < (SWIGLU ? 2 : 1); h++) {
+          sum[h] = a.bias && pass == 0 ? a.bias[h * a.out + row] : 0.0f;
+#pragma unroll
+          for (int v = 0; v < kConsumers; v++) sum[h] += buffer[v * kCells + m * kRows + h * kOutRows + r];
         }
+        store<T, SWIGLU>(a, static_cast<size_t>(m) * a.out + row, sum);
       }
-      __syncwarp();
-      if (lane == 0) barrier_arrive(empty0 + 8 * stage);
-    }
-    // Partials: [warp][input row][weight row]. Two buffers, so one barrier a unit is enough.
-    float *buffer = partials + (pass & 1) * kConsumers * kCells, *tile = buffer + warp * kCells;
-#pragma unroll
-    for (int n = 0; n < NT; n++) {
-      *reinterpret_cast<float2 *>(tile + g * kRows + n * 8 + 2 * t) = make_float2(acc[n][0], acc[n][1]);
-      if (MT == 2) *reinterpret_cast<float2 *>(tile + (g + 8) * kRows + n * 8 + 2 * t) = make_float2(acc[n][2], acc[n][3]);
-    }
-    sync_consumers();
-    for (int c = threadIdx.x; c < a.rows * kOutRows; c += kConsumers * WARP) {
-      const int m = c / kOutRows, r = c % kOutRows, row = unit * kOutRows + r;
-      if (row >= a.out) continue;
-      float sum[SWIGLU ? 2 : 1];
-#pragma unroll
-      for (int h = 0; h < (SWIGLU ? 2 : 1); h++) {
-        sum[h] = a.bias ? a.bias[h * a.out + row] : 0.0f;
-#pragma unroll
-        for (int v = 0; v < kConsumers; v++) sum[h] += buffer[v * kCells + m * kRows + h * kOutRows + r];
-      }
-      store<T, SWIGLU>(a, static_cast<size_t>(m) * a.out + row, sum);
     }
   }
 #endif
@@ -195,45 +259,56 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
 
 static int x_pitch(int in, size_t element) { return (in * static_cast<int>(element) + 127) / 128 * 128 + kGap; }
 
-template <typename T, int NT, int MT, bool SWIGLU>
+template <typename T, int NT, int MT, bool SWIGLU, Rows X>
 static lim_i32 launch_unit(const Machine &m, const lim_linear_args &a, void *stream) {
   constexpr int kRows = NT * 8, kc = kStageColumns<T, NT>, kWPitch = kc * sizeof(T) + kGap;
   constexpr int kOutRows = SWIGLU ? kRows / 2 : kRows;
-  StreamParams p = {a, 0, 0, 0};
-  p.pitch = x_pitch(a.in, sizeof(T));
-  const int x_bytes = a.rows * p.pitch;
-  p.resident = NT == 1;
+  StreamParams p = {a, 0, x_pitch(a.in, sizeof(T))};
   const int partials = 2 * kConsumers * MT * 8 * kRows * sizeof(float);
-  const int fixed = partials + (p.resident ? x_bytes : 0);
-  const int stage = kRows * kWPitch + (p.resident ? 0 : MT * 8 * kWPitch);
+  const int fixed = partials + (X == Rows::SHARED ? a.rows * p.pitch : 0);
+  const int stage = kRows * kWPitch + (X == Rows::TRAVELLING ? MT * 8 * kWPitch : 0);
   p.stages = min((m.shared - kStatic - fixed) / stage, 16);
   if (p.stages < 2) return LIM_E_SHAPE;
   const int units = (a.out + kOutRows - 1) / kOutRows;
-  return launch(m, linear_stream_kernel<T, NT, MT, SWIGLU>, dim3(min(units, m.sms)), kStreamThreads,
+  return launch(m, linear_stream_kernel<T, NT, MT, SWIGLU, X>, dim3(min(units, m.sms)), kStreamThreads,
                 static_cast<size_t>(p.stages) * stage + fixed, stream, p);
 }
 
-// Units of 8 rows while x stays in shared memory; wide ones where it does not, so that it travels less often.
-template <typename T, int MT> static lim_i32 launch_stream(const Machine &m, const lim_linear_args &a, void *stream) {
-  const bool resident = a.norm || a.rows * x_pitch(a.in, sizeof(T)) <= kResidentX;
-  if (a.epilogue == LIM_SWIGLU)
-    return resident ? launch_unit<T, 1, MT, true>(m, a, stream) : launch_unit<T, 4, MT, true>(m, a, stream);
-  return resident ? launch_unit<T, 1, MT, false>(m, a, stream) : launch_unit<T, 4, MT, false>(m, a, stream);
+// Where x is best kept. Several passes take longer than a smaller ring or, up to 8 rows, an x that travels along (H100,
+// 8 rows of 12288: 39 us in passes, 34 travelling); at 16 rows an x that travels is half as long again as the weights.
+static Rows rows_for(const lim_linear_args &a, int in_registers, size_t element) {
+  const bool one_pass = a.in <= in_registers, passes = a.epilogue == LIM_ADD_F32 && a.rows > 8;
+  if (!a.norm && a.rows > 1 && (one_pass || passes)) return Rows::REGISTERS;
+  return a.norm || a.rows * x_pitch(a.in, element) <= kResidentX ? Rows::SHARED : Rows::TRAVELLING;
+}
+
+template <typename T, int MT, bool SWIGLU>
+static lim_i32 launch_stream(const Machine &m, const lim_linear_args &a, void *stream) {
+  switch (rows_for(a, kHeld * kStageColumns<T, 1>, sizeof(T))) {
+    case Rows::SHARED: return launch_unit<T, 1, MT, SWIGLU, Rows::SHARED>(m, a, stream);
+    case Rows::REGISTERS: return launch_unit<T, 1, MT, SWIGLU, Rows::REGISTERS>(m, a, stream);
+    default: return launch_unit<T, 4, MT, SWIGLU, Rows::TRAVELLING>(m, a, stream);
+  }
+}
+
+template <typename T, bool SWIGLU>
+static lim_i32 launch_rows(const Machine &m, const lim_linear_args &a, void *stream) {
+  return a.rows > 8 ? launch_stream<T, 2, SWIGLU>(m, a, stream) : launch_stream<T, 1, SWIGLU>(m, a, stream);
 }
 
 // Whether this binary holds the kernel's body for this device: machine code or PTX of sm_90 or later.
 static bool has_stream() {
   cudaFuncAttributes f;
-  return cudaFuncGetAttributes(&f, linear_stream_kernel<__nv_bfloat16, 1, 1, false>) == cudaSuccess && f.ptxVersion >= 90;
+  return cudaFuncGetAttributes(&f, linear_stream_kernel<__nv_bfloat16, 1, 1, false, Rows::SHARED>) == cudaSuccess && f.ptxVersion >= 90;
 }
 
 lim_i32 linear_stream(const Machine &m, const lim_linear_args &a, void *stream) {
   static const bool available = has_stream();
   if (!available || a.in % 8 != 0) return LIM_E_SHAPE;
-  const bool two = a.rows > 8;
+  const bool swiglu = a.epilogue == LIM_SWIGLU;
   if (a.dtype == LIM_BF16)
-    return two ? launch_stream<__nv_bfloat16, 2>(m, a, stream) : launch_stream<__nv_bfloat16, 1>(m, a, stream);
-  return two ? launch_stream<__half, 2>(m, a, stream) : launch_stream<__half, 1>(m, a, stream);
+    return swiglu ? launch_rows<__nv_bfloat16, true>(m, a, stream) : launch_rows<__nv_bfloat16, false>(m, a, stream);
+  return swiglu ? launch_rows<__half, true>(m, a, stream) : launch_rows<__half, false>(m, a, stream);
 }
 
 }  // namespace lim

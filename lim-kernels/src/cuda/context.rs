@@ -96,6 +96,11 @@ impl Cuda {
         self.stream.synchronize().map_err(|e| self.driver_error(e))
     }
 
+    /// Compute capability, major and minor.
+    pub(super) fn capability(&self) -> Result<(i32, i32)> {
+        self.context.compute_capability().map_err(|e| self.driver_error(e))
+    }
+
     pub(super) fn name(&self) -> String {
         self.name.clone()
     }

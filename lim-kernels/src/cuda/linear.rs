@@ -1,5 +1,5 @@
-//! Embedding and matrix products. Up to 8 rows run in one kernel with their norm and epilogue (`linear.cu`); more rows
-//! run through cublasLt with the row-wise kernels of `rows.cu` around it.
+//! Embedding and matrix products. Up to 8 rows, often 16, run in one kernel with its epilogue (`linear.cu`); more rows run
+//! through cublasLt with the row-wise kernels of `rows.cu` around it.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -9,8 +9,10 @@ use super::kv::dtype_code;
 use super::{Cuda, CudaLinear, CudaRows, CudaVector, ffi};
 use crate::{DType, Embed, Error, LinearAdd, Logits, NormGateUp, NormLinear, Result, Tensor};
 
-/// `linear.cu` takes 16, but from 9 on cublasLt is faster (H200, all weights of Qwen3-8B at 16 rows, norms included: 4.7 against 6.4 ms).
+/// Rows that one kernel takes whatever the product.
 const FUSED_ROWS: usize = 8;
+/// Columns of x that `linear_stream.cu` holds in registers.
+const HELD_COLUMNS: usize = 4096;
 
 /// What the sums of a product become.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -143,7 +145,18 @@ impl Cuda {
 }
 
 fn run(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
-    if s.rows <= FUSED_ROWS { fused(cuda, s) } else { around_gemm(cuda, s) }
+    if s.rows <= FUSED_ROWS || s.rows <= ffi::LIM_LINEAR_MAX_ROWS as usize && streams(cuda, &s)? {
+        fused(cuda, s)
+    } else {
+        around_gemm(cuda, s)
+    }
+}
+
+/// Whether `linear_stream.cu` holds the product's x in registers. Then it beats cublasLt and the kernels around it up to its
+/// last row (H100, all weights of Qwen3-8B at 16 rows: 5.9 against 6.5 ms).
+fn streams(cuda: &Cuda, s: &Skinny<'_>) -> Result<bool> {
+    let held = s.epilogue == Epilogue::AddF32 || s.linear.shape[1] <= HELD_COLUMNS;
+    Ok(held && s.linear.dtype != DType::F32 && cuda.capability()?.0 >= 9)
 }
 
 /// One kernel; the norm is a kernel of its own from two rows on, where every block repeating it costs more.
