@@ -2,7 +2,8 @@
 //!
 //! `gpu` (feature `cuda`) prepares one kernel call per cold copy of its data as a CUDA graph; the runner
 //! `src/bin/gpu.rs` and the criterion benches time the same graphs. [`report`] is the JSON that the runner writes,
-//! [`goals`] what was aimed for, and [`table`] renders a report beside the peers' (`peers/peers.py`) as Markdown:
+//! [`goals`] what was aimed for, and [`table`] renders a report beside the peers' (`peers/peers.py`) as Markdown; [`grid`]
+//! does so for what `lim-cli eval` wrote:
 //!
 //! ```
 //! use lim_bench::report::{Machine, Report, Row};
@@ -21,6 +22,7 @@ pub mod fixture;
 pub mod goals;
 #[cfg(feature = "cuda")]
 pub mod gpu;
+pub mod grid;
 pub mod report;
 pub mod roofline;
 pub mod table;

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use crate::report::{PeerRow, Peers, Report, Row, Timing};
 
-/// First line of the part of a document that is generated from the folder `results/{gpu}`.
-pub fn begin(gpu: &str) -> String {
-    format!("<!-- results of {gpu}: begin (cargo run -p lim-bench --bin results -- --help) -->")
+/// First line of the part of a document that is generated from the folder `results/{name}`.
+pub fn begin(name: &str) -> String {
+    format!("<!-- results of {name}: begin (cargo run -p lim-bench --bin results -- --help) -->")
 }
 
 /// Last line of a generated part.
@@ -79,10 +79,10 @@ fn fastest<'a>(row: &Row, peers: Option<&'a Peers>) -> Option<&'a PeerRow> {
     rows.filter(same).min_by(|a, b| a.us.total_cmp(&b.us))
 }
 
-/// `document` with what lies between [`begin`] of `gpu` and the next [`END`] replaced by `table`; none where the marks are
+/// `document` with what lies between [`begin`] of `name` and the next [`END`] replaced by `table`; none where the marks are
 /// missing.
-pub fn replaced(document: &str, gpu: &str, table: &str) -> Option<String> {
-    let begin = begin(gpu);
+pub fn replaced(document: &str, name: &str, table: &str) -> Option<String> {
+    let begin = begin(name);
     let (before, rest) = document.split_once(&begin)?;
     let (_, after) = rest.split_once(END)?;
     Some(format!("{before}{begin}\n{table}{END}{after}"))

@@ -1,8 +1,9 @@
-//! The committed table is the one that the committed results give.
+//! The committed tables are those that the committed results give.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use lim_bench::grid::{self, Eval, EvalRow};
 use lim_bench::report::{Machine, PeerRow, Peers, Report, Row};
 use lim_bench::table;
 use serde::de::DeserializeOwned;
@@ -12,22 +13,69 @@ fn read<T: DeserializeOwned>(path: &Path) -> T {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
+/// Folders of `results/` that hold the file `name`.
+fn folders_with(name: &str) -> Vec<PathBuf> {
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
+    let folders = fs::read_dir(results).expect("results");
+    let folders = folders.map(|folder| folder.expect("a folder").path());
+    let found: Vec<_> = folders.filter(|folder| folder.join(name).exists()).collect();
+    assert!(!found.is_empty(), "no {name} is committed");
+    found
+}
+
+/// The document has `text` between the marks that name `folder`.
+fn shows(document: &str, folder: &Path, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(document);
+    let held = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let name = folder.file_name().expect("a name").to_string_lossy();
+    let expected = table::replaced(&held, &name, text);
+    let expected = expected.unwrap_or_else(|| panic!("no marks of {name} in docs/{document}"));
+    assert_eq!(held, expected, "run the command in the mark of docs/{document} for {name}");
+}
+
 #[test]
-fn document_shows_the_committed_results() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let document = fs::read_to_string(root.join("../docs/benchmarks.md")).expect("docs/benchmarks.md");
-    let folders = fs::read_dir(root.join("results")).expect("results");
-    let gpus: Vec<_> = folders.map(|folder| folder.expect("a folder").path()).collect();
-    let gpus: Vec<_> = gpus.iter().filter(|folder| folder.join("gpu.json").exists()).collect();
-    assert!(!gpus.is_empty(), "no results are committed");
-    for folder in gpus {
-        let gpu = folder.file_name().expect("a name").to_string_lossy();
+fn benchmarks_show_the_committed_results() {
+    for folder in folders_with("gpu.json") {
         let ours: Report = read(&folder.join("gpu.json"));
         let peers = folder.join("peers.json");
         let peers: Option<Peers> = peers.exists().then(|| read(&peers));
-        let expected = table::replaced(&document, &gpu, &table::render(&ours, peers.as_ref()));
-        let expected = expected.unwrap_or_else(|| panic!("no marks of {gpu} in docs/benchmarks.md"));
-        assert_eq!(document, expected, "run the command in the mark of docs/benchmarks.md for {gpu}");
+        shows("benchmarks.md", &folder, &table::render(&ours, peers.as_ref()));
+    }
+}
+
+#[test]
+fn results_show_the_committed_evaluations() {
+    for folder in folders_with("report.json") {
+        shows("results.md", &folder, &grid::render(&read(&folder.join("report.json"))));
+    }
+}
+
+#[test]
+fn evaluations_have_a_row_a_policy_and_a_column_a_budget() {
+    let row = |setting: &str, group: Option<&str>, pass_at_1| EvalRow {
+        setting: setting.into(),
+        group: group.map(str::to_owned),
+        pass_at_1,
+        mean_tokens: 1500.4,
+        truncated: 0.25,
+        mean_context_tokens: 900.0,
+        mean_attended_tokens: 400.0,
+    };
+    let of = |setting: &str, walk, prog| {
+        [row(setting, None, 0.5), row(setting, Some("walk"), walk), row(setting, Some("prog"), prog)]
+    };
+    let rows =
+        [of("full", 1.0, 1.0), of("lim:64", 0.5, 0.25), of("lim:128:select=2s,5s", 1.0, 0.75)].concat();
+    let (model, device, dtype, problems) = ("m".into(), "d".into(), "bf16".into(), "p".into());
+    let text = grid::render(&Eval { model, device, dtype, problems, rows });
+    for line in [
+        "| policy | layers | K = 64 | K = 128 |",
+        "| full | default | 100 / 100 | 100 / 100 |",
+        "| lim | default | 50 / 25 | - |",
+        "| lim | select=2s,5s | - | 100 / 75 |",
+        "| lim | default | 1500 (25%), 400 of 900 | - |",
+    ] {
+        assert!(text.contains(line), "no {line} in\n{text}");
     }
 }
 

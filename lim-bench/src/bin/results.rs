@@ -1,18 +1,22 @@
-//! Renders a report of the GPU runner, beside the peers', as the Markdown table of docs/benchmarks.md.
+//! Renders a report of the GPU runner, beside the peers', as the Markdown table of docs/benchmarks.md, or one of `lim-cli eval`
+//! as those of docs/results.md.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use lim_bench::{report, table};
+use lim_bench::{grid, report, table};
 use serde::de::DeserializeOwned;
 
 const USAGE: &str = "\
 usage: results OURS.json [PEERS.json] [--write DOCUMENT.md]
+       results --eval REPORT.json [--write DOCUMENT.md]
 
 OURS.json is written by the GPU runner (cargo run --release -p lim-bench --features cuda --bin gpu), PEERS.json by
 lim-bench/peers/peers.py. Prints the table, or writes it between the marks of DOCUMENT.md that name OURS' folder:
     cargo run -p lim-bench --bin results -- lim-bench/results/h200/gpu.json lim-bench/results/h200/peers.json \\
-        --write docs/benchmarks.md";
+        --write docs/benchmarks.md
+REPORT.json is what lim-cli eval writes with --out:
+    cargo run -p lim-bench --bin results -- --eval lim-bench/results/demo/report.json --write docs/results.md";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -20,17 +24,21 @@ fn main() -> ExitCode {
         say(USAGE);
         return ExitCode::SUCCESS;
     }
-    let (ours, peers, document) = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [ours] => (ours, None, None),
-        [ours, "--write", document] => (ours, None, Some(document)),
-        [ours, peers] => (ours, Some(peers), None),
-        [ours, peers, "--write", document] => (ours, Some(peers), Some(document)),
+    let done = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--eval", report] => eval(report).map(|text| say(&text)),
+        ["--eval", report, "--write", document] => eval(report).and_then(|text| put(document, report, &text)),
+        [ours] => render(ours, None).map(|text| say(&text)),
+        [ours, "--write", document] => render(ours, None).and_then(|text| put(document, ours, &text)),
+        [ours, peers] => render(ours, Some(peers)).map(|text| say(&text)),
+        [ours, peers, "--write", document] => {
+            render(ours, Some(peers)).and_then(|text| put(document, ours, &text))
+        }
         _ => {
             eprintln!("{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match run(ours, peers, document) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("results: {error}");
@@ -44,21 +52,24 @@ fn say(text: &str) {
     println!("{}", text.trim_end());
 }
 
-fn run(ours: &str, peers: Option<&str>, document: Option<&str>) -> Result<(), String> {
-    let folder =
-        Path::new(ours).parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+fn render(ours: &str, peers: Option<&str>) -> Result<String, String> {
     let ours: report::Report = read(ours.as_ref())?;
     let peers: Option<report::Peers> = peers.map(|path| read(path.as_ref())).transpose()?;
-    let rendered = table::render(&ours, peers.as_ref());
-    let Some(path) = document else {
-        say(&rendered);
-        return Ok(());
-    };
-    let gpu = folder.ok_or("OURS.json lies in no folder that names its GPU")?;
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
-    let missing = || format!("{path}: no lines {} and {}", table::begin(&gpu), table::END);
-    let text = table::replaced(&text, &gpu, &rendered).ok_or_else(missing)?;
-    std::fs::write(path, text).map_err(|e| format!("{path}: {e}"))
+    Ok(table::render(&ours, peers.as_ref()))
+}
+
+fn eval(report: &str) -> Result<String, String> {
+    read::<grid::Eval>(report.as_ref()).map(|eval| grid::render(&eval))
+}
+
+/// Puts `text` between the marks of `document` that name the folder of `source`.
+fn put(document: &str, source: &str, text: &str) -> Result<(), String> {
+    let folder = Path::new(source).parent().and_then(Path::file_name);
+    let name = folder.ok_or_else(|| format!("{source}: lies in no folder that names it"))?.to_string_lossy();
+    let old = std::fs::read_to_string(document).map_err(|e| format!("{document}: {e}"))?;
+    let missing = || format!("{document}: no lines {} and {}", table::begin(&name), table::END);
+    let new = table::replaced(&old, &name, text).ok_or_else(missing)?;
+    std::fs::write(document, new).map_err(|e| format!("{document}: {e}"))
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
