@@ -1,10 +1,11 @@
-"""Greedy answers to held-out problems under full attention or LessIsMore, many problems at a time.
+"""Greedy answers to held-out problems under full attention, LessIsMore or SeerAttention's gates, many problems at a time.
 
     python evaluate.py WEIGHTS.safetensors --policy lim --budget 256 --layers dense=0-1,select=2,5
+    python evaluate.py WEIGHTS.safetensors --policy seer --gates seer.safetensors --budget 128 --layers select=0s,1s,...
 
 Decoding is exact: float32 on bf16-rounded weights, the prompt dense, the set chosen anew at every step from the raw
-scores of the new token, ties to the lower position. `--ratio 1` is sinks and a window. `--problems FILE` takes JSON
-lines instead of drawing a set.
+scores (or the gate's) of the new token, ties to the lower position. `--ratio 1` is sinks and a window. `--problems FILE`
+takes JSON lines instead of drawing a set.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import torch
 
 import tasks
 from export import config_of, load_weights
+from gates import best_pages, load_gates
 from model import Model, parse_layers, rms, rope_table, rotate
 
 
@@ -48,12 +50,45 @@ def chosen(scores, n, budget, ratio, sinks):
     return torch.where(n[:, None] <= budget, past, keep | ((best <= last) & (best < math.inf)))
 
 
+class Lim:
+    """LessIsMore's set of a layer: q [B, heads, D], keys [B, kv, N, D], n [B] -> bool [B, 1, N]."""
+
+    def __init__(self, budget, ratio, sinks):
+        self.rule = (budget, ratio, sinks)
+
+    def __call__(self, layer, q, keys, n):
+        raw = (q.unflatten(1, (keys.shape[1], -1)) @ keys.transpose(2, 3)).flatten(1, 2)
+        return chosen(raw.float(), n, *self.rule)[:, None]
+
+
+class Seer:
+    """The pages that a layer's gates choose: as Lim, but -> bool [B, heads, N]."""
+
+    def __init__(self, gates, budget, length):
+        self.gates, self.budget = gates, budget
+        self.cos, self.sin = rope_table(gates.c, length, gates.q.device, torch.float32)
+
+    def __call__(self, layer, q, keys, n):
+        g, kv, size = self.gates, keys.shape[1], keys.shape[2]
+        past = (torch.arange(size, device=q.device) < n[:, None])[:, None]
+        if size <= self.budget:
+            return past
+        cos, sin = self.cos[n - 1, None, None], self.sin[n - 1, None, None]
+        scores = g.scores(g.queries(layer, q[:, :, None], cos, sin), g.keys(layer, keys, self.cos, self.sin))[:, :, 0]
+        pages = -(-size // g.page)  # the last page may be partly filled: it has no gate, and is kept
+        scores = torch.nn.functional.pad(scores, (0, pages - scores.shape[-1]))
+        current = ((n - 1) // g.page)[:, None].expand(-1, kv)
+        keep = best_pages(scores, current, max(1, self.budget // g.page)).repeat_interleave(g.page, -1)[..., :size]
+        keep = torch.where((n <= self.budget)[:, None, None], past, keep & past)
+        return keep.repeat_interleave(q.shape[1] // kv, 1)
+
+
 def attend(q, k, v, mask):
-    """One query a sequence: q [B, heads, D], caches [B, kv, N, D], mask [B, N]."""
+    """One query a sequence: q [B, heads, D], caches [B, kv, N, D], mask [B, heads or 1, N]."""
     b, h, d = q.shape
     kv = k.shape[1]
     scores = (q.view(b, kv, h // kv, d) @ k.transpose(2, 3)).view(b, h, -1)
-    p = (scores * d**-0.5).masked_fill(~mask[:, None], -math.inf).softmax(-1)
+    p = (scores * d**-0.5).masked_fill(~mask, -math.inf).softmax(-1)
     return (p.view(b, kv, h // kv, -1) @ v).reshape(b, h * d)
 
 
@@ -63,7 +98,7 @@ class At:
     def __init__(self, cache, n, longest, roles, rule):
         self.cache, self.n, self.longest, self.roles, self.rule = cache, n, longest, roles, rule
         self.rows = torch.arange(len(n), device=n.device)
-        self.valid = torch.arange(longest, device=n.device) < n[:, None] + 1
+        self.valid = (torch.arange(longest, device=n.device) < n[:, None] + 1)[:, None]
         self.chosen = None  # the set in force: made by a select layer, read by the reuse layers after it
 
     def __call__(self, i, q, k, v):
@@ -71,15 +106,13 @@ class At:
         cache[0, self.rows, :, self.n], cache[1, self.rows, :, self.n] = k, v
         keys, values = cache[0, :, :, : self.longest], cache[1, :, :, : self.longest]
         if role in ("select", "own"):
-            raw = (q.unflatten(1, (keys.shape[1], -1)) @ keys.transpose(2, 3)).flatten(1, 2)
-            self.chosen = chosen(raw.float(), self.n + 1, *self.rule)
+            self.chosen = self.rule(i, q, keys, self.n + 1)
         return attend(q, keys, values, self.valid if role in ("dense", "select") else self.chosen)
 
 
 class Decoder:
-    def __init__(self, model, roles, budget, ratio, sinks):
-        self.m, self.c, self.roles = model, model.c, roles
-        self.rule = (budget, ratio, sinks)
+    def __init__(self, model, roles, rule):
+        self.m, self.c, self.roles, self.rule = model, model.c, roles, rule
 
     def block(self, i, x, cos, sin, attention):
         m, c = self.m, self.c
@@ -168,7 +201,8 @@ def score(problems, outputs):
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("weights")
-    a.add_argument("--policy", choices=("full", "lim"), default="full")
+    a.add_argument("--policy", choices=("full", "lim", "seer"), default="full")
+    a.add_argument("--gates", help="of policy seer")
     a.add_argument("--budget", type=int, default=128)
     a.add_argument("--ratio", type=float, default=0.25)
     a.add_argument("--sinks", type=int, default=4)
@@ -191,12 +225,16 @@ def main():
         if a.problems
         else list(tasks.held_out_set(a.seed, a.per_task, a.lo, a.hi))
     )
+    prompts = [tasks.encode(p["prompt"] + "\n") for p in problems]
+    rule = Lim(a.budget, a.ratio, a.sinks)
+    if a.policy == "seer":
+        gates = load_gates(c, a.gates).to(device).requires_grad_(False)
+        rule = Seer(gates, a.budget, max(map(len, prompts)) + a.hi + 100)
     start = time.time()
-    outputs = Decoder(model, roles, a.budget, a.ratio, a.sinks).run(
-        [tasks.encode(p["prompt"] + "\n") for p in problems], a.hi + 100
-    )
+    outputs = Decoder(model, roles, rule).run(prompts, a.hi + 100)
     report, wrong = score(problems, outputs)
-    name = "full" if a.policy == "full" else f"lim K={a.budget} r={a.ratio} {a.layers}"
+    settings = {"lim": f" K={a.budget} r={a.ratio} {a.layers}", "seer": f" K={a.budget} {a.layers}"}
+    name = a.policy + settings.get(a.policy, "")
     print(
         f"{name} {a.dtype} seed {a.seed}, {time.time() - start:.0f} s:",
         ", ".join(f"{t} {r['right']}/{r['problems']} ({r['tokens']} tokens)" for t, r in report.items()),
