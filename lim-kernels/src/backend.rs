@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::{DType, Heads, KvLayout, Result, Step, Tensor};
+use crate::{DType, GateScore, Heads, KeyGates, KvLayout, PageExtras, Result, Step, Tensor};
 
 /// Bytes kept alive by whoever owns them (a file mapping, a vector, the executable itself).
 #[derive(Clone)]
@@ -80,7 +80,7 @@ pub enum RowsKind {
 pub enum Sets {
     /// One set for all heads (LessIsMore, OmniKV, StreamingLLM).
     Shared,
-    /// One set per KV head (Kascade).
+    /// One set per KV head (Kascade, SeerAttention).
     PerKvHead,
     /// One set per query head (TidalDecode, Quest).
     PerQueryHead,
@@ -136,7 +136,7 @@ pub enum Pick<'a, B: Backend + ?Sized> {
     /// token scores, a row a set.
     Best(&'a B::Scores, Sets),
     /// Each set's own best pages, `max(1, K / page_size)` whole pages: as many last ones as the window fills (at least
-    /// one), the best others by score (Quest, DELTA). Takes page scores, a row a set.
+    /// one), the best others by score (Quest, DELTA, SeerAttention). Takes page scores, a row a set.
     Pages(&'a B::Scores, Sets),
     /// StreamingLLM: nothing else.
     Nothing,
@@ -491,8 +491,8 @@ pub trait Backend {
     fn rope(&mut self, cos: &[f32], sin: &[f32], half: usize) -> Result<Self::Rope>;
     /// Makes an activation buffer `[rows, width]`.
     fn rows(&mut self, kind: RowsKind, shape: [usize; 2]) -> Result<Tensor<Self::Rows, 2>>;
-    /// Makes one layer's pages, with room for Quest's page bounds where `bounds`.
-    fn kv(&mut self, layout: KvLayout, pages: usize, bounds: bool) -> Result<Self::Kv>;
+    /// Makes one layer's pages, with room for `extras`.
+    fn kv(&mut self, layout: KvLayout, pages: usize, extras: PageExtras) -> Result<Self::Kv>;
     /// Makes the place for steps of up to `capacity`.
     fn batch(&mut self, capacity: Capacity, page_size: crate::PageSize) -> Result<Self::Batch>;
     /// Makes a score buffer for `capacity.seqs` sequences of `capacity.tokens` tokens.
@@ -547,10 +547,14 @@ pub trait Backend {
     fn norm_gate_up(&mut self, op: NormGateUp<'_, Self>) -> Result<()>;
     /// See [`Append`].
     fn append(&mut self, op: Append<'_, Self>) -> Result<()>;
+    /// See [`KeyGates`].
+    fn key_gates(&mut self, op: KeyGates<'_, Self>) -> Result<()>;
     /// See [`Attend`].
     fn attend(&mut self, op: Attend<'_, Self>) -> Result<()>;
     /// See [`Score`].
     fn score(&mut self, op: Score<'_, Self>) -> Result<()>;
+    /// See [`GateScore`].
+    fn gate_score(&mut self, op: GateScore<'_, Self>) -> Result<()>;
     /// See [`Pool`].
     fn pool(&mut self, op: Pool<'_, Self>) -> Result<()>;
     /// See [`Select`].

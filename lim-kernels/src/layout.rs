@@ -95,6 +95,33 @@ impl Default for PageSize {
     }
 }
 
+/// What is kept of every page beside its keys and values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageExtras {
+    /// Quest's bounds, `[page][min|max][kv_head][head_dim]` over the page's keys, in their type.
+    pub bounds: bool,
+    /// SeerAttention's key gates, `[page][kv_head][head_dim]` in the keys' type: see [`KeyGates`](crate::KeyGates).
+    pub gates: bool,
+}
+
+impl PageExtras {
+    /// What either asks for.
+    #[must_use]
+    pub fn and(self, other: PageExtras) -> PageExtras {
+        PageExtras { bounds: self.bounds || other.bounds, gates: self.gates || other.gates }
+    }
+
+    /// Whether all that `other` asks for is kept.
+    pub fn cover(self, other: PageExtras) -> bool {
+        self.and(other) == self
+    }
+
+    /// Elements of one page in one layer.
+    pub fn page_elements(self, layout: KvLayout) -> usize {
+        (2 * usize::from(self.bounds) + usize::from(self.gates)) * layout.token_width()
+    }
+}
+
 /// Layout of one layer's pages: `[page][K|V][slot in page][kv_head][head_dim]`.
 ///
 /// One token's keys for all heads are contiguous, so gathering a token costs two contiguous reads.

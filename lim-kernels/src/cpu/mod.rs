@@ -6,6 +6,7 @@
 mod append;
 mod attend;
 mod buffer;
+mod gates;
 mod gemm;
 mod gemv;
 mod linear;
@@ -32,9 +33,9 @@ use pool::Pool;
 use simd::Isa;
 
 use crate::{
-    Append, Attend, Backend, Capacity, Embed, Error, Heads, HostTensor, KvLayout, LayerCount, LinearAdd,
-    Logits, NormGateUp, NormLinear, PageSize, Pool as PoolOp, Result, RowsKind, Sample, Score, Select, Sets,
-    Step, Tensor,
+    Append, Attend, Backend, Capacity, Embed, Error, GateScore, Heads, HostTensor, KeyGates, KvLayout,
+    LayerCount, LinearAdd, Logits, NormGateUp, NormLinear, PageExtras, PageSize, Pool as PoolOp, Result,
+    RowsKind, Sample, Score, Select, Sets, Step, Tensor,
 };
 
 /// A pool of threads and the scratch of its kernels.
@@ -140,8 +141,8 @@ impl Backend for Cpu {
         Ok(Tensor::new(Buffer::floats(shape[0].saturating_mul(shape[1]), "activations")?, shape))
     }
 
-    fn kv(&mut self, layout: KvLayout, pages: usize, bounds: bool) -> Result<Kv> {
-        Kv::new(layout, pages, bounds)
+    fn kv(&mut self, layout: KvLayout, pages: usize, extras: PageExtras) -> Result<Kv> {
+        Kv::new(layout, pages, extras)
     }
 
     fn batch(&mut self, capacity: Capacity, page_size: PageSize) -> Result<Batch> {
@@ -242,12 +243,20 @@ impl Backend for Cpu {
         self.append_op(op)
     }
 
+    fn key_gates(&mut self, op: KeyGates<'_, Self>) -> Result<()> {
+        self.key_gates_op(op)
+    }
+
     fn attend(&mut self, op: Attend<'_, Self>) -> Result<()> {
         self.attend_op(op)
     }
 
     fn score(&mut self, op: Score<'_, Self>) -> Result<()> {
         self.score_op(op)
+    }
+
+    fn gate_score(&mut self, op: GateScore<'_, Self>) -> Result<()> {
+        self.gate_score_op(op)
     }
 
     fn pool(&mut self, op: PoolOp<'_, Self>) -> Result<()> {

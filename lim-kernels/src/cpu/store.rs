@@ -5,7 +5,8 @@ use std::ops::Range;
 use super::buffer::Buffer;
 use super::simd::{Elem, with_elem};
 use crate::{
-    Capacity, DType, Error, Heads, HostBytes, HostTensor, KvLayout, PageSize, Result, Sets, Step, Tensor,
+    Capacity, DType, Error, Heads, HostBytes, HostTensor, KvLayout, PageExtras, PageSize, Result, Sets, Step,
+    Tensor,
 };
 
 pub(super) fn shape_error(
@@ -122,7 +123,7 @@ impl Rope {
     }
 }
 
-/// One layer's pages `[page][K|V][slot][kv_head][head_dim]`, and Quest's bounds where they are kept.
+/// One layer's pages `[page][K|V][slot][kv_head][head_dim]`, and what is kept beside them.
 #[derive(Debug)]
 pub struct Kv {
     pub(super) layout: KvLayout,
@@ -130,19 +131,18 @@ pub struct Kv {
     pub(super) data: Buffer,
     /// `[page][min|max][kv_head][head_dim]` over a page's keys, in the keys' own type, so exact.
     pub(super) bounds: Option<Buffer>,
+    /// Key gates, `[page][kv_head][head_dim]`, in the keys' type.
+    pub(super) gates: Option<Buffer>,
 }
 
 impl Kv {
-    pub(super) fn new(layout: KvLayout, pages: usize, bounds: bool) -> Result<Self> {
-        let data =
-            Buffer::new(pages.saturating_mul(layout.page_elements()), layout.dtype.bytes(), "KV pages")?;
-        let bounds = if bounds {
-            let count = pages.saturating_mul(2 * layout.token_width());
-            Some(Buffer::new(count, layout.dtype.bytes(), "page bounds")?)
-        } else {
-            None
-        };
-        Ok(Kv { layout, pages, data, bounds })
+    pub(super) fn new(layout: KvLayout, pages: usize, extras: PageExtras) -> Result<Self> {
+        let PageExtras { bounds, gates } = extras;
+        let room = |elements, what| Buffer::new(pages.saturating_mul(elements), layout.dtype.bytes(), what);
+        let data = room(layout.page_elements(), "KV pages")?;
+        let bounds = bounds.then(|| room(2 * layout.token_width(), "page bounds")).transpose()?;
+        let gates = gates.then(|| room(layout.token_width(), "page gates")).transpose()?;
+        Ok(Kv { layout, pages, data, bounds, gates })
     }
 
     pub(super) fn copy_page(&mut self, from: u32, to: u32) -> Result<()> {
@@ -152,7 +152,8 @@ impl Kv {
                 return Err(Error::Range { op: "copy page", what, got: page.into(), must });
             }
         }
-        for buffer in [Some(&mut self.data), self.bounds.as_mut()].into_iter().flatten() {
+        let beside = [self.bounds.as_mut(), self.gates.as_mut()];
+        for buffer in [Some(&mut self.data)].into_iter().chain(beside).flatten() {
             let page = buffer.bytes().len() / self.pages;
             let (from, to) = (from as usize * page, to as usize * page);
             buffer.bytes_mut().copy_within(from..from + page, to);

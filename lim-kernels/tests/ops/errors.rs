@@ -1,7 +1,7 @@
 //! What does not fit is refused, by name.
 
 use lim_kernels::{
-    Append, Attend, Backend, Capacity, DType, Embed, Error, Over, PageSize, Pick, Quota, RowsKind, Score,
+    Append, Attend, Backend, Capacity, DType, Embed, Error, Over, PageExtras, PageSize, Pick, Quota, RowsKind, Score,
     ScoreOf, Select, Sets, Step,
 };
 
@@ -152,7 +152,7 @@ pub(crate) fn selections<B: Backend>(s: &mut Subject<B>) {
         out: &mut out,
     };
     refused(s.b.attend(attend), "tokens the selection was made for");
-    let bare = s.b.kv(layout, 20, false).unwrap();
+    let bare = s.b.kv(layout, 20, PageExtras::default()).unwrap();
     let score = Score {
         q: &cache.q,
         kv: &bare,

@@ -2,8 +2,8 @@
 
 use half::{bf16, f16};
 use lim_kernels::{
-    Append, Backend, Capacity, DType, Heads, HostBytes, HostTensor, KvLayout, PageSize, RowsKind, Step,
-    Tensor,
+    Append, Backend, Capacity, DType, Heads, HostBytes, HostTensor, KvLayout, PageExtras, PageSize, RowsKind,
+    Step, Tensor,
 };
 
 /// A backend and how it stores activations.
@@ -163,7 +163,7 @@ impl<B: Backend> Cache<B> {
         let mut free = rng.shuffled(pages);
         let tables: Vec<Vec<u32>> = needed.iter().map(|&n| free.split_off(free.len() - n)).collect();
         let capacity = Capacity { rows: lens.iter().sum(), seqs: lens.len(), tokens: longest };
-        let mut kv = b.kv(layout, pages, true).unwrap();
+        let mut kv = b.kv(layout, pages, PageExtras { bounds: true, gates: true }).unwrap();
         let mut batch = b.batch(capacity, page_size).unwrap();
         let rope = no_rotation(b, longest, heads.dim() / 2);
         let (mut step, mut data) = (Step::default(), Vec::new());

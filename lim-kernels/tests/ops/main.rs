@@ -4,6 +4,7 @@ mod append;
 mod attend;
 mod errors;
 mod fixture;
+mod gates;
 mod kernels_page;
 mod linear;
 mod pool;
@@ -41,6 +42,7 @@ macro_rules! all_ops {
             append { norm_and_rotation, rounding, page_bounds, copied_page }
             attend { dense, dense_scored, selected, within_budget_is_dense, alone_or_in_a_batch }
             prefill { causal }
+            gates { scores, decode, refusals }
             pool { weights, refusals }
             select { goldens, token_rules, page_rule }
             sample { greedy_and_logprob, frequencies, truncation, penalties, repeatable, refusals }
