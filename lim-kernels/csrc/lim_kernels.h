@@ -45,6 +45,7 @@ extern "C" {
 typedef struct {
   void *pages;
   void *bounds;      /* Quest: [page][min|max][kv_head][head_dim] of `dtype` over the page's keys; null where unused */
+  void *gates;       /* SeerAttention: [page][kv_head][head_dim] of `dtype`; null where unused */
   lim_i32 dtype;
   lim_i32 page_size; /* power of two, 1..256 */
   lim_i32 kv_heads;
@@ -239,6 +240,40 @@ typedef struct {
 } lim_score_args;
 
 lim_i32 lim_score(const lim_score_args *args, void *stream);
+
+/* Key gates of the pages that the step's rows have filled, prefill or decode; see gates.cu. */
+typedef struct {
+  lim_kv kv;           /* with gates */
+  lim_batch batch;
+  const void *w;       /* [kv_heads * head_dim][3 * head_dim] of kv.dtype */
+  const float *cos;    /* [positions][head_dim / 2] */
+  const float *sin;    /* [positions][head_dim / 2] */
+  lim_i32 positions;   /* >= batch.max_len */
+} lim_key_gates_args;
+
+lim_i32 lim_key_gates(const lim_key_gates_args *args, void *stream);
+
+/* Scores of pages by their gates, a row a KV head; see gates.cu. */
+typedef struct {
+  lim_kv kv;           /* with gates */
+  lim_batch batch;     /* one row per sequence */
+  const void *q;       /* [rows][q_stride], after lim_append */
+  const void *w;       /* [kv_heads * head_dim][heads / kv_heads * head_dim] of kv.dtype */
+  const float *cos;    /* [positions][head_dim / 2] */
+  const float *sin;    /* [positions][head_dim / 2] */
+  lim_scores scores;   /* [seqs][kv_heads][stride] */
+  lim_u64 *counters;   /* [LIM_COUNTERS] of this layer: adds the bytes of gates read */
+  void *scratch;       /* scratch_bytes bytes, any contents */
+  lim_u64 scratch_bytes;
+  lim_i32 positions;   /* >= batch.max_len */
+  lim_i32 heads;
+  lim_i32 q_stride;    /* a multiple of 8 */
+  lim_i32 budget;      /* K: sequences with n <= K are not scored */
+} lim_gate_score_args;
+
+/* Bytes of scratch that lim_gate_score wants for these arguments (pointers are not read). */
+lim_u64 lim_gate_score_scratch(const lim_gate_score_args *args);
+lim_i32 lim_gate_score(const lim_gate_score_args *args, void *stream);
 
 /* Causal attention of the rows of a prefill step over their sequences' pages; see prefill.cu. */
 typedef struct {

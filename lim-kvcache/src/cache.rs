@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use lim_kernels::{Backend, KvLayout};
+use lim_kernels::{Backend, KvLayout, PageExtras};
 
 use crate::{Error, PageTable, Pool, Result, table::Owner};
 
 /// The pages of all layers of one model, and who holds them.
 pub struct KvCache<B: Backend> {
     layout: KvLayout,
+    extras: PageExtras,
     layers: Vec<B::Kv>,
     pool: Pool,
     owner: Owner,
@@ -17,14 +18,20 @@ pub struct KvCache<B: Backend> {
 }
 
 impl<B: Backend> KvCache<B> {
-    /// Room for `pages` pages in each of `layers` layers; `bounds` adds room for Quest's page bounds.
+    /// Room for `pages` pages in each of `layers` layers, and for `extras` beside each of them.
     ///
     /// # Errors
     /// When the backend has not the memory, or `pages` exceeds 32-bit ids.
-    pub fn new(backend: &mut B, layout: KvLayout, layers: usize, pages: usize, bounds: bool) -> Result<Self> {
+    pub fn new(
+        backend: &mut B,
+        layout: KvLayout,
+        layers: usize,
+        pages: usize,
+        extras: PageExtras,
+    ) -> Result<Self> {
         let pool = Pool::new(pages)?;
-        let layers = (0..layers).map(|_| backend.kv(layout, pages, bounds)).collect::<Result<_, _>>()?;
-        Ok(KvCache { layout, layers, pool, owner: Owner::default(), taken: Vec::new() })
+        let layers = (0..layers).map(|_| backend.kv(layout, pages, extras)).collect::<Result<_, _>>()?;
+        Ok(KvCache { layout, extras, layers, pool, owner: Owner::default(), taken: Vec::new() })
     }
 
     /// A sequence without tokens.
@@ -67,7 +74,8 @@ impl<B: Backend> KvCache<B> {
     /// Shortens a sequence to `len` tokens and gives back the pages that fall out of use.
     ///
     /// What remains of a partly used page stays where it is, shared or not; Quest's bounds of that page keep covering
-    /// the dropped keys, so they stay valid upper bounds but are no longer tight.
+    /// the dropped keys, so they stay valid upper bounds but are no longer tight. Its gate is of no use until it is full
+    /// again, which makes a new one.
     ///
     /// # Errors
     /// When `len` exceeds the present length, or the table is foreign.
@@ -108,6 +116,11 @@ impl<B: Backend> KvCache<B> {
         self.layout
     }
 
+    /// What is kept beside every page.
+    pub fn extras(&self) -> PageExtras {
+        self.extras
+    }
+
     /// The layers' pages, first layer first.
     pub fn layers(&self) -> &[B::Kv] {
         &self.layers
@@ -141,7 +154,7 @@ impl<B: Backend> KvCache<B> {
         self.pool.total() - self.pool.free()
     }
 
-    /// Bytes of keys and values of all pages in all layers. Quest's bounds come on top.
+    /// Bytes of keys and values of all pages in all layers. What is kept beside them comes on top.
     pub fn bytes(&self) -> usize {
         self.pool.total() * self.layout.page_size.tokens() * self.bytes_per_token()
     }

@@ -4,12 +4,12 @@
 //! page ids; what lies in a page is written and read by a [`Backend`](lim_kernels::Backend).
 //!
 //! ```
-//! use lim_kernels::{Backend, DType, Heads, KvLayout, PageSize};
+//! use lim_kernels::{Backend, DType, Heads, KvLayout, PageExtras, PageSize};
 //! use lim_kvcache::{KvCache, Result};
 //!
 //! fn two_answers<B: Backend>(backend: &mut B) -> Result<()> {
 //!     let layout = KvLayout { heads: Heads::new(32, 8, 128)?, page_size: PageSize::new(16)?, dtype: DType::BF16 };
-//!     let mut cache = KvCache::new(backend, layout, 36, 100, false)?;
+//!     let mut cache = KvCache::new(backend, layout, 36, 100, PageExtras::default())?;
 //!     let mut first = cache.table();
 //!     cache.reserve(backend, &mut first, 40)?; // prefill 40 tokens: 3 pages
 //!     let mut second = cache.fork(&first)?; // no copy

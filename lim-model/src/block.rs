@@ -1,6 +1,8 @@
 //! The one transformer block. Families differ by what their config switches on: qk-norm, biases.
 
-use lim_kernels::{Append, Attend, Backend, HostTensor, LinearAdd, NormGateUp, NormLinear, Over, Tensor};
+use lim_kernels::{
+    Append, Attend, Backend, HostTensor, KeyGates, LinearAdd, NormGateUp, NormLinear, Over, PageGates, Tensor,
+};
 use lim_select::{Buffers, DecodeAttend, decode_attention};
 
 use crate::{Config, LayerWeights, Result, Workspace};
@@ -18,6 +20,8 @@ pub(crate) struct Block<B: Backend> {
     gate_up: B::Linear,
     /// `[hidden, intermediate]`.
     down: B::Linear,
+    /// Of queries and of keys: [`PageGates`].
+    pub(crate) gates: Option<[B::Linear; 2]>,
 }
 
 /// What the rows of a step attend to.
@@ -38,6 +42,8 @@ pub(crate) struct BlockPass<'a, B: Backend> {
     /// Cached tokens of the step's longest sequence.
     pub(crate) max_len: usize,
     pub(crate) kv: &'a mut B::Kv,
+    /// Whether the pages keep gates.
+    pub(crate) keep_gates: bool,
     pub(crate) attention: &'a lim_select::Attention,
     /// Carries the selection from a select layer to the layers that reuse it.
     pub(crate) buffers: &'a mut Buffers<B>,
@@ -60,18 +66,20 @@ impl<B: Backend> Block<B> {
             o: backend.linear(&[attention.o])?,
             gate_up: backend.linear(&[gate, up])?,
             down: backend.linear(&[down])?,
+            gates: None,
         })
     }
 
     /// `x += attention(norm(x)); x += mlp(norm(x))` on the workspace's residual stream.
     pub(crate) fn forward(&self, backend: &mut B, pass: BlockPass<'_, B>) -> Result<()> {
-        let BlockPass { config, rope, phase, layer, max_len, kv, attention, buffers, workspace } = pass;
+        let BlockPass { config, rope, phase, layer, max_len, kv, keep_gates, attention, buffers, workspace } =
+            pass;
         let Workspace { batch, x, qkv, attended, gated, counters, prefill_counters, .. } = workspace;
         let (batch, eps) = (&*batch, config.rms_norm_eps);
 
         let (norm, linear) = (&self.attention_norm, &self.qkv);
         backend.norm_linear(NormLinear { x, norm, eps, linear, batch, out: qkv })?;
-        self.append(backend, Rows { config, rope, batch, qkv, kv })?;
+        self.append(backend, Rows { config, rope, batch, qkv, kv, keep_gates })?;
         let (heads, scale) = (config.heads, 1.0 / (config.heads.dim() as f32).sqrt());
         let (q, out) = (&*qkv, &mut *attended);
         match phase {
@@ -80,7 +88,8 @@ impl<B: Backend> Block<B> {
                 backend.attend(Attend { q, kv, heads, scale, batch, over, layer, counters, out })?;
             }
             Phase::Decode => {
-                let op = DecodeAttend { q, kv, heads, scale, batch, max_len, layer, counters, out };
+                let gates = self.gates(rope);
+                let op = DecodeAttend { q, kv, gates, heads, scale, batch, max_len, layer, counters, out };
                 decode_attention(backend, attention, buffers, op)?;
             }
         }
@@ -92,11 +101,20 @@ impl<B: Backend> Block<B> {
         Ok(())
     }
 
-    /// Norms and rotates the fused rows and writes their keys and values to the pages.
+    /// Norms and rotates the fused rows and writes their keys and values to the pages, and the gates of pages that they
+    /// fill.
     pub(crate) fn append(&self, backend: &mut B, rows: Rows<'_, B>) -> Result<()> {
-        let Rows { config, rope, batch, qkv, kv } = rows;
+        let Rows { config, rope, batch, qkv, kv, keep_gates } = rows;
         let qk_norm = self.qk_norm.as_ref().map(|(q, k)| (q, k));
-        Ok(backend.append(Append { qkv, qk_norm, eps: config.rms_norm_eps, rope, batch, kv })?)
+        backend.append(Append { qkv, qk_norm, eps: config.rms_norm_eps, rope, batch, kv: &mut *kv })?;
+        if keep_gates && let Some(gates) = self.gates(rope) {
+            backend.key_gates(KeyGates { gates, batch, kv })?;
+        }
+        Ok(())
+    }
+
+    fn gates<'a>(&'a self, rope: &'a B::Rope) -> Option<PageGates<'a, B>> {
+        self.gates.as_ref().map(|[q, k]| PageGates { q, k, rope })
     }
 }
 
@@ -108,4 +126,6 @@ pub(crate) struct Rows<'a, B: Backend> {
     /// `[>= rows, (H + 2 kv) * d]`.
     pub(crate) qkv: &'a mut Tensor<B::Rows, 2>,
     pub(crate) kv: &'a mut B::Kv,
+    /// Whether the pages keep gates.
+    pub(crate) keep_gates: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use lim_kernels::{Backend, Capacity, DType, Draw, KvLayout, PageSize, Sampled, Step};
+use lim_kernels::{Backend, Capacity, DType, Draw, KvLayout, PageExtras, PageSize, Sampled, Step};
 use lim_kvcache::KvCache;
 use lim_select::Buffers;
 
@@ -26,8 +26,8 @@ pub struct EngineOptions {
     /// every prompt in full. An engine with fewer than 34 `capacity.rows` keeps none: it cuts prompts into parts so short
     /// that their bits would depend on where they are cut.
     pub prompts: usize,
-    /// Keep Quest's page bounds even if the policy that the engine starts with needs none.
-    pub page_bounds: bool,
+    /// What to keep beside the pages even if the policy that the engine starts with needs none of it.
+    pub extras: PageExtras,
 }
 
 impl EngineOptions {
@@ -41,7 +41,7 @@ impl EngineOptions {
             page_size,
             kv_dtype: DType::F32,
             prompts: 64,
-            page_bounds: false,
+            extras: PageExtras::default(),
         }
     }
 }
@@ -157,25 +157,27 @@ impl<B: Backend> Engine<B> {
     /// Takes the memory for `options`; decodes by `attention`.
     ///
     /// # Errors
-    /// When a size is zero or exceeds what the model was made for, or the backend has not the memory.
+    /// When a size is zero or exceeds what the model was made for, the policy needs gates and the model has none for pages
+    /// of this size, or the backend has not the memory.
     pub fn new(
         mut backend: B,
         model: Model<B>,
         attention: lim_select::Attention,
         options: EngineOptions,
     ) -> Result<Self> {
-        let EngineOptions { capacity, pages, page_size, kv_dtype, prompts, page_bounds } = options;
+        let EngineOptions { capacity, pages, page_size, kv_dtype, prompts, extras } = options;
         options.check(model.positions())?;
         let config = model.config();
         let layout = KvLayout { heads: config.heads, page_size, dtype: kv_dtype };
         let prompts = if capacity.rows < 2 * FEW_ROWS { 0 } else { prompts };
-        let bounds = page_bounds || attention.policy().needs_page_bounds();
+        let extras = extras.and(attention.policy().extras());
+        model.check_extras(page_size, extras)?;
         Ok(Engine {
             workspace: Workspace::new(&mut backend, config, capacity, page_size)?,
-            cache: KvCache::new(&mut backend, layout, config.layers, pages, bounds)?,
+            cache: KvCache::new(&mut backend, layout, config.layers, pages, extras)?,
             prompts: Prompts::new(prompts, pages),
             buffers: Buffers::new(&mut backend, &attention, capacity, config.heads)?,
-            options: EngineOptions { page_bounds: bounds, prompts, ..options },
+            options: EngineOptions { extras, prompts, ..options },
             step: Step::with_capacity(capacity, page_size),
             totals: Totals::default(),
             running: Vec::with_capacity(capacity.seqs),
@@ -196,10 +198,12 @@ impl<B: Backend> Engine<B> {
     /// Decodes by `attention` from now on. Sequences and their cached tokens stay.
     ///
     /// # Errors
-    /// When it needs page bounds and the engine was made without, or the backend has not the memory.
+    /// When it needs page bounds or gates and the engine was made without, or the backend has not the memory.
     pub fn set_attention(&mut self, attention: lim_select::Attention) -> Result<()> {
-        if attention.policy().needs_page_bounds() && !self.options.page_bounds {
-            let reason = format!("`{}` needs page bounds, the engine has none", attention.policy());
+        let (wanted, kept) = (attention.policy().extras(), self.options.extras);
+        if !kept.cover(wanted) {
+            let what = if wanted.gates && !kept.gates { "page gates" } else { "page bounds" };
+            let reason = format!("`{}` needs {what}, the engine has none", attention.policy());
             return Err(Error::Request { what: "attention", reason });
         }
         let EngineOptions { capacity, .. } = self.options;

@@ -83,5 +83,5 @@ pub use tokenizer::{TextStream, Tokenizer};
 pub use trace::{Trace, TraceOptions, TraceStep};
 pub use usage::{Sparsity, Timing, Usage};
 pub use walk::Continuation;
-pub use weights::{Attention, Checkpoint, LayerWeights, Projection, Weights};
+pub use weights::{Attention, Checkpoint, Gates, LayerWeights, Projection, Weights};
 pub use workspace::Workspace;

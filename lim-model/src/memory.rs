@@ -1,9 +1,9 @@
 //! Device memory of a model and an engine on it, before either is made.
 
-use lim_kernels::{Capacity, DType, KvLayout, PageSize};
+use lim_kernels::{Capacity, DType, KvLayout, PageExtras, PageSize};
 use lim_select::Attention;
 
-use crate::{Config, EngineOptions};
+use crate::{Config, EngineOptions, weights};
 
 /// What no size of ours says: a context with its kernels, libraries' workspaces, recordings, rounding of allocations.
 const ASIDE: u64 = 640 << 20;
@@ -20,9 +20,15 @@ pub struct Demand<'a> {
 }
 
 impl Demand<'_> {
-    /// Bytes of weights.
+    /// Bytes of weights, gates included where an attention needs them.
     pub fn weights(&self) -> u64 {
-        self.config.parameters() * self.dtype.bytes() as u64
+        let gates = if self.extras().gates { weights::gate_parameters(self.config) } else { 0 };
+        (self.config.parameters() + gates) * self.dtype.bytes() as u64
+    }
+
+    /// What the attentions need beside the pages.
+    fn extras(&self) -> PageExtras {
+        self.attentions.iter().fold(PageExtras::default(), |all, a| all.and(a.policy().extras()))
     }
 
     /// Bytes of keys and values of one token in all layers.
@@ -32,12 +38,12 @@ impl Demand<'_> {
         (self.config.layers * layout.token_bytes()) as u64
     }
 
-    /// Bytes of one page in all layers, Quest's bounds included where the engine keeps them.
+    /// Bytes of one page in all layers, with what the engine keeps beside it.
     pub fn page(&self, options: &EngineOptions) -> u64 {
-        let EngineOptions { page_size, kv_dtype, page_bounds, .. } = *options;
-        let bounds = page_bounds || self.attentions.iter().any(|a| a.policy().needs_page_bounds());
-        // Bounds are two rows of keys a page, as much as one token.
-        self.token(kv_dtype) * (page_size.tokens() + usize::from(bounds)) as u64
+        let EngineOptions { page_size, kv_dtype, extras, .. } = *options;
+        let layout = KvLayout { heads: self.config.heads, page_size, dtype: kv_dtype };
+        let beside = extras.and(self.extras()).page_elements(layout) * kv_dtype.bytes();
+        self.token(kv_dtype) * page_size.tokens() as u64 + (self.config.layers * beside) as u64
     }
 
     /// Bytes of everything else: activations, logits, scores, selections, rotary tables, scratch. An upper estimate.
@@ -63,7 +69,10 @@ impl Demand<'_> {
         let (heads, budget) = (self.config.heads.query() as u64, quota.budget() as u64);
         let sets = rule.choice.sets().count(self.config.heads) as u64;
         let (scores, ranking) = match rule.choice.scores() {
-            Some(_) => (4 * heads * tokens as u64, heads * (24 * budget + (32 << 10)) + 4 * tokens as u64),
+            Some(by) => (
+                4 * (by.rows(self.config.heads) * tokens) as u64,
+                heads * (24 * budget + (32 << 10)) + 4 * tokens as u64,
+            ),
             None => (0, 0),
         };
         let pooled = rule.choice.pooling().map_or(0, |by| 4 * by.rows(self.config.heads) * tokens) as u64;
@@ -132,6 +141,11 @@ mod tests {
         let quest = [attention(&config, Policy::Quest)];
         let quest = Demand { attentions: &quest, ..demand };
         assert_eq!(quest.page(&options(1, 16)), 17 * demand.token(DType::BF16));
+        // Gates: keys of half a token a page; 8 KV heads of Wq 128 x 512 and Wk 128 x 384 a layer.
+        let seer = [attention(&config, Policy::Seer)];
+        let seer = Demand { attentions: &seer, ..demand };
+        assert_eq!(2 * seer.page(&options(1, 16)), 33 * demand.token(DType::BF16));
+        assert_eq!(seer.weights() - demand.weights(), 2 * 36 * 8 * 128 * (512 + 384));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! A model's weights on a device, and the way through them.
 
-use lim_kernels::{Backend, Draw, Embed, Logits, Sample, Sampled, Step};
+use lim_kernels::{Backend, Draw, Embed, Logits, PageExtras, PageSize, Sample, Sampled, Step};
 use lim_kvcache::KvCache;
 use lim_select::Buffers;
 
 use crate::block::{Block, BlockPass, Rows};
-use crate::{Config, Error, Phase, Result, Rope, Weights, Workspace};
+use crate::{Config, Error, Gates, Phase, Result, Rope, Weights, Workspace};
 
 /// A decoder-only transformer on backend `B`.
 pub struct Model<B: Backend> {
@@ -17,6 +17,8 @@ pub struct Model<B: Backend> {
     head: Option<B::Linear>,
     rope: B::Rope,
     positions: usize,
+    /// Page size that the blocks' gates were made for, where they have gates.
+    gates: Option<PageSize>,
 }
 
 /// One step through the model: what goes in, and everything it changes.
@@ -76,7 +78,37 @@ impl<B: Backend> Model<B> {
         }
         let table = Rope::new(&config).table(positions);
         let rope = backend.rope(&table.cos, &table.sin, table.half)?;
-        Ok(Model { config, embedding, blocks, norm, head, rope, positions })
+        Ok(Model { config, embedding, blocks, norm, head, rope, positions, gates: None })
+    }
+
+    /// Brings gates for policy `seer` to the backend, in the place of any that were there.
+    ///
+    /// # Errors
+    /// When they are of another model, a tensor cannot be had, or the backend has not the memory.
+    pub fn load_gates(&mut self, backend: &mut B, gates: &Gates) -> Result<()> {
+        for (layer, block) in self.blocks.iter_mut().enumerate() {
+            let [q, k] = gates.layer(layer)?;
+            block.gates = Some([backend.linear(&[(q, None)])?, backend.linear(&[(k, None)])?]);
+        }
+        self.gates = Some(gates.page_size());
+        Ok(())
+    }
+
+    /// Whether the model can fill pages of `page_size` with what `extras` wants beside them.
+    ///
+    /// # Errors
+    /// When gates are wanted and the model has none, or gates for pages of another size.
+    pub fn check_extras(&self, page_size: PageSize, extras: PageExtras) -> Result<()> {
+        let refuse = |reason: String| Err(Error::Request { what: "page gates", reason });
+        match self.gates {
+            _ if !extras.gates => Ok(()),
+            Some(made_for) if made_for == page_size => Ok(()),
+            Some(made_for) => {
+                let (made_for, size) = (made_for.tokens(), page_size.tokens());
+                refuse(format!("were made for pages of {made_for} tokens, the cache has pages of {size}"))
+            }
+            None => refuse("are to be kept, the model was loaded without".into()),
+        }
     }
 
     /// What the model is.
@@ -140,14 +172,27 @@ impl<B: Backend> Model<B> {
         mut watch: impl FnMut(Watched<'_, B>) -> Result<()>,
     ) -> Result<()> {
         let Pass { phase, step, cache, attention, buffers, workspace, rope } = pass;
+        self.check_extras(cache.layout().page_size, cache.extras())?;
         let Workspace { batch, x, .. } = workspace;
         backend.embed(Embed { table: &self.embedding, batch, x })?;
         let (config, rope, max_len) = (&self.config, rope.unwrap_or(&self.rope), step.max_len());
+        let keep_gates = cache.extras().gates;
         for (layer, block) in self.blocks.iter().enumerate() {
             let kv = cache.layer_mut(layer);
             block.forward(
                 backend,
-                BlockPass { config, rope, phase, layer, max_len, kv, attention, buffers, workspace },
+                BlockPass {
+                    config,
+                    rope,
+                    phase,
+                    layer,
+                    max_len,
+                    kv,
+                    keep_gates,
+                    attention,
+                    buffers,
+                    workspace,
+                },
             )?;
             watch(Watched { backend, layer, batch: &workspace.batch, buffers })?;
         }
@@ -212,11 +257,13 @@ impl<B: Backend> Model<B> {
         cache: &mut KvCache<B>,
         workspace: &mut Workspace<B>,
     ) -> Result<()> {
+        self.check_extras(cache.layout().page_size, cache.extras())?;
         backend.upload(step, &mut workspace.batch)?;
         let Workspace { batch, qkv, .. } = workspace;
-        let (config, rope) = (&self.config, &self.rope);
+        let (config, rope, keep_gates) = (&self.config, &self.rope, cache.extras().gates);
         for (layer, block) in self.blocks.iter().enumerate() {
-            block.append(backend, Rows { config, rope, batch, qkv, kv: cache.layer_mut(layer) })?;
+            block
+                .append(backend, Rows { config, rope, batch, qkv, kv: cache.layer_mut(layer), keep_gates })?;
         }
         Ok(())
     }

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::{ChatTemplate, Checkpoint, Config, Download, Error, GenerationConfig, Hub, Result, Tokenizer};
+use crate::{
+    ChatTemplate, Checkpoint, Config, Download, Error, Gates, GenerationConfig, Hub, Result, Tokenizer,
+    weights,
+};
 
 /// Where a model's files lie. Files are read when they are asked for.
 #[derive(Clone, Debug)]
@@ -153,6 +156,25 @@ impl ModelDir {
                 Some((_, bytes)) => Checkpoint::from_bytes(&self.describe(FILE), bytes),
                 None => Err(Error::MissingFile { model: (*name).into(), file: FILE.into() }),
             },
+        }
+    }
+
+    /// The gates that policy `seer` ranks pages by, from `seer.safetensors`.
+    ///
+    /// # Errors
+    /// When there is no such file, or as [`Gates::open`].
+    pub fn gates(&self, config: &Config) -> Result<Gates> {
+        let missing = || Error::MissingFile { model: self.name(), file: weights::GATES.into() };
+        match &self.0 {
+            Place::Directory(path) => {
+                let file = path.join(weights::GATES);
+                if file.is_file() { Gates::open(&file, config) } else { Err(missing()) }
+            }
+            Place::Embedded { files, .. } => {
+                let file = files.iter().find(|(name, _)| *name == weights::GATES);
+                let (name, bytes) = file.ok_or_else(missing)?;
+                Gates::from_bytes(&self.describe(name), bytes, config)
+            }
         }
     }
 }

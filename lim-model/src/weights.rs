@@ -2,6 +2,7 @@
 
 mod convert;
 mod files;
+mod gates;
 mod names;
 mod random;
 
@@ -13,6 +14,8 @@ use lim_kernels::{DType, HostTensor};
 use crate::{Config, Error, Result};
 use files::Files;
 pub(crate) use files::{INDEX, SINGLE, shard_files};
+pub use gates::Gates;
+pub(crate) use gates::{FILE as GATES, parameters as gate_parameters};
 use names::{EMBEDDING, HEAD, NORM};
 use random::Random;
 

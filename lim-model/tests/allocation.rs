@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use lim_kernels::cpu::Cpu;
 use lim_kernels::{DType, SampleParams};
-use lim_model::{Checkpoint, Config, Engine, EngineOptions, Model, Request};
+use lim_model::{Checkpoint, Config, Engine, EngineOptions, Gates, Model, Request};
 use lim_select::{ModelHint, Policy, Settings};
 
 /// Counts the calling thread's allocations.
@@ -43,8 +43,10 @@ fn a_decode_step_allocates_nothing() {
         // One thread, so that all work is the counted thread's.
         let mut cpu = Cpu::new(Some(1)).unwrap();
         let weights = Checkpoint::random(DType::BF16, 1).weights(&config, None).unwrap();
-        let model = Model::load(&mut cpu, config.clone(), &weights, 512, |_| ()).unwrap();
         let options = EngineOptions::new(3, 256);
+        let gates = Gates::random(&config, DType::BF16, 1, options.page_size);
+        let mut model = Model::load(&mut cpu, config.clone(), &weights, 512, |_| ()).unwrap();
+        model.load_gates(&mut cpu, &gates).unwrap();
         let attention = settings.resolve(&hint, options.page_size).unwrap();
         let mut engine = Engine::new(cpu, model, attention, options).unwrap();
         for (len, temperature) in [(90, 0.0), (100, 0.7), (30, 1.0)] {

@@ -1,8 +1,11 @@
 //! One layer's attention in a decode step: the one place that looks at a layer's role.
 
-use lim_kernels::{Attend, Backend, Capacity, Heads, Over, Pool, Pooling, Score, ScoreOf, Select, Tensor};
+use lim_kernels::{
+    Attend, Backend, Capacity, GateScore, Heads, Over, PageGates, Pool, Pooling, Score, ScoreOf, Select,
+    Tensor,
+};
 
-use crate::{Attention, Choice, Error, Own, Result, Role, settings::Sparse};
+use crate::{Attention, Choice, Error, Own, Result, Role, Scoring, settings::Sparse};
 
 /// Scores and selection of a decode step. Made once; the selection that a select layer leaves here is what the
 /// layers after it read.
@@ -13,8 +16,8 @@ pub struct Buffers<B: Backend> {
 struct SparseBuffers<B: Backend> {
     /// Choice and K that the buffers were made for.
     made_for: (Choice, usize),
-    /// `[seqs][H][tokens or pages]`, for choices that rank.
-    scores: Option<(ScoreOf, B::Scores)>,
+    /// `[seqs][H or kv heads][tokens or pages]`, for choices that rank.
+    scores: Option<(Scoring, B::Scores)>,
     /// `[seqs][rows][tokens or pages]`, for choices that rank pooled weights.
     pooled: Option<(Pooling, B::Scores)>,
     /// `[seqs][sets][<= K]`.
@@ -32,7 +35,7 @@ impl<B: Backend> Buffers<B> {
         };
         let (choice, budget) = (rule.choice, quota.budget());
         let scores = match choice.scores() {
-            Some(of) => Some((of, backend.scores(capacity, heads)?)),
+            Some(by) => Some((by, backend.pooled(capacity, by.rows(heads))?)),
             None => None,
         };
         let pooled = match choice.pooling() {
@@ -71,6 +74,8 @@ pub struct DecodeAttend<'a, B: Backend> {
     pub q: &'a Tensor<B::Rows, 2>,
     /// This layer's pages.
     pub kv: &'a B::Kv,
+    /// This layer's gates, where it has some.
+    pub gates: Option<PageGates<'a, B>>,
     /// Head geometry.
     pub heads: Heads,
     /// Softmax scale.
@@ -110,10 +115,10 @@ pub fn decode_attention<B: Backend>(
             let (sparse, buffers) = buffers.of(attention)?;
             match &mut buffers.scores {
                 // The scores come out of the attention itself.
-                Some((ScoreOf::Tokens, scores)) => op.attend(backend, Over::DenseScored(scores))?,
-                Some((of @ ScoreOf::Pages, scores)) => {
+                Some((Scoring::Tokens, scores)) => op.attend(backend, Over::DenseScored(scores))?,
+                Some((by, scores)) => {
                     op.attend(backend, Over::Dense)?;
-                    op.score(backend, *of, sparse.quota.budget(), scores)?;
+                    op.score(backend, *by, sparse, scores)?;
                 }
                 None => op.attend(backend, Over::Dense)?,
             }
@@ -121,8 +126,8 @@ pub fn decode_attention<B: Backend>(
         }
         Role::Select { own: Own::Sparse } => {
             let (sparse, buffers) = buffers.of(attention)?;
-            if let Some((of, scores)) = &mut buffers.scores {
-                op.score(backend, *of, sparse.quota.budget(), scores)?;
+            if let Some((by, scores)) = &mut buffers.scores {
+                op.score(backend, *by, sparse, scores)?;
             }
             op.select(backend, sparse, buffers)?;
             op.attend(backend, Over::Selected(&buffers.selection))
@@ -137,9 +142,18 @@ impl<B: Backend> DecodeAttend<'_, B> {
         Ok(backend.attend(Attend { q, kv, heads, scale, batch, over, layer, counters, out })?)
     }
 
-    fn score(&mut self, backend: &mut B, of: ScoreOf, budget: usize, out: &mut B::Scores) -> Result<()> {
-        let DecodeAttend { q, kv, heads, batch, layer, .. } = *self;
-        let counters = &mut *self.counters;
+    fn score(&mut self, backend: &mut B, by: Scoring, sparse: &Sparse, out: &mut B::Scores) -> Result<()> {
+        let DecodeAttend { q, kv, gates, heads, batch, layer, .. } = *self;
+        let (counters, budget) = (&mut *self.counters, sparse.quota.budget());
+        let of = match by {
+            Scoring::Tokens => ScoreOf::Tokens,
+            Scoring::Bounds => ScoreOf::Pages,
+            Scoring::Gates => {
+                let gates = gates.ok_or(Error::NoGates { policy: sparse.policy, layer })?;
+                let op = GateScore { q, gates, kv, heads, batch, budget, layer, counters, out };
+                return Ok(backend.gate_score(op)?);
+            }
+        };
         Ok(backend.score(Score { q, kv, heads, batch, of, budget, layer, counters, out })?)
     }
 

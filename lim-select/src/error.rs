@@ -48,6 +48,14 @@ pub enum Error {
         /// Policy of the step.
         policy: Policy,
     },
+    /// The policy ranks pages by gates, and the layer has none.
+    #[error("decode step of policy `{policy}`: layer {layer} has no gates")]
+    NoGates {
+        /// Policy of the step.
+        policy: Policy,
+        /// Layer number.
+        layer: usize,
+    },
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] lim_kernels::Error),

@@ -39,5 +39,5 @@ pub use error::{Error, Result};
 pub use layers::Layers;
 pub use place::{KeptMass, Placement};
 pub use plan::{Own, Plan, Role};
-pub use policy::{Choice, Knob, Mass, Policy, Rule, Schedule, SelectRule};
+pub use policy::{Choice, Knob, Mass, Policy, Rule, Schedule, Scoring, SelectRule};
 pub use settings::{Attention, ModelFile, Report, Settings};

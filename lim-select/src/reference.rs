@@ -2,7 +2,8 @@
 //!
 //! Scores are `[H][n]`, head after head, as the seam's score buffers hold them. A result of `None` means dense:
 //! `n <= K`. Sources: LessIsMore arXiv 2508.07101, TidalDecode arXiv 2410.05076, Kascade arXiv 2512.16391, OmniKV (ICLR
-//! 2025), DELTA arXiv 2510.09883, Twilight arXiv 2502.02770, Quest arXiv 2406.10774, StreamingLLM arXiv 2309.17453.
+//! 2025), DELTA arXiv 2510.09883, Twilight arXiv 2502.02770, Quest arXiv 2406.10774, SeerAttention-R arXiv
+//! 2506.08889, StreamingLLM arXiv 2309.17453.
 //!
 //! Every function here takes `scores.len()` to be a multiple of `heads` and rounds n down otherwise; `heads` of 0 is
 //! no tokens.
@@ -111,7 +112,8 @@ pub fn page_bound(query: &[f32], min: &[f32], max: &[f32]) -> f32 {
 /// Quest: one set per query head, of whole pages. `bounds` is `[H][pages]` for `n` cached tokens.
 ///
 /// `P = max(1, K / page_size)` pages: the last `W / page_size`, at least one, and the best others. Quest has no window:
-/// of the last pages it keeps the current token's. With one row of [`pooled`] weights in the place of heads: DELTA.
+/// of the last pages it keeps the current token's. With one row of [`pooled`] weights in the place of heads: DELTA; with
+/// a row of gate scores a KV head: SeerAttention-R.
 pub fn quest(
     bounds: &[f32],
     heads: usize,
@@ -144,7 +146,7 @@ pub fn streaming(n: usize, quota: Quota) -> Option<Vec<u32>> {
 }
 
 /// The sets that `choice` makes of `n` cached tokens: as many as [`Choice::sets`] says. `scores` is what
-/// [`Choice::scores`] asks for, `[H][tokens or pages]`, and unused where it asks for none.
+/// [`Choice::scores`] asks for, `[H][tokens or pages]` (gates: `[kv heads][pages]`), and unused where it asks for none.
 pub fn select(
     choice: Choice,
     scores: &[f32],
@@ -164,6 +166,7 @@ pub fn select(
         Choice::Union => lim(scores, heads, quota).map(|set| vec![set]),
         Choice::PerQueryHead => tidal(scores, heads, quota),
         Choice::Pages => quest(scores, heads, n, page_size, quota),
+        Choice::Gates => quest(scores, kv, n, page_size, quota),
         Choice::Nothing => streaming(n, quota).map(|set| vec![set]),
     }
 }

@@ -273,7 +273,9 @@ impl Cpu {
 
     pub(super) fn gate_score_op(&mut self, op: GateScore<'_, Self>) -> Result<()> {
         const OP: &str = "gate score";
-        let GateScore { q, gates: PageGates { q: weight, rope, .. }, kv, heads, batch, budget, layer, .. } = op;
+        let GateScore {
+            q, gates: PageGates { q: weight, rope, .. }, kv, heads, batch, budget, layer, ..
+        } = op;
         let (counters, out) = (op.counters, op.out);
         kv.expect(OP, heads, batch)?;
         batch.expect_decode(OP)?;

@@ -4,11 +4,11 @@ use super::{
     Cuda, CudaBatch, CudaCounters, CudaKv, CudaLinear, CudaRope, CudaRows, CudaScores, CudaSelection,
     CudaVector, Graph,
 };
-use super::{append, attend, linear, pool, sample, score, select};
+use super::{append, attend, gates, linear, pool, sample, score, select};
 use crate::{
-    Append, Attend, Backend, Capacity, Embed, Error, Heads, HostTensor, KvLayout, LayerCount, LinearAdd,
-    Logits, NormGateUp, NormLinear, PageSize, Pool, Result, RowsKind, Sample, Score, Select, Sets, Step,
-    Tensor,
+    Append, Attend, Backend, Capacity, Embed, Error, GateScore, Heads, HostTensor, KeyGates, KvLayout,
+    LayerCount, LinearAdd, Logits, NormGateUp, NormLinear, PageExtras, PageSize, Pool, Result, RowsKind,
+    Sample, Score, Select, Sets, Step, Tensor,
 };
 
 impl Backend for Cuda {
@@ -43,8 +43,8 @@ impl Backend for Cuda {
         self.make_rows(kind, shape)
     }
 
-    fn kv(&mut self, layout: KvLayout, pages: usize, bounds: bool) -> Result<CudaKv> {
-        self.make_kv(layout, pages, bounds)
+    fn kv(&mut self, layout: KvLayout, pages: usize, extras: PageExtras) -> Result<CudaKv> {
+        self.make_kv(layout, pages, extras)
     }
 
     fn batch(&mut self, capacity: Capacity, page_size: PageSize) -> Result<CudaBatch> {
@@ -138,12 +138,20 @@ impl Backend for Cuda {
         append::append(self, op)
     }
 
+    fn key_gates(&mut self, op: KeyGates<'_, Self>) -> Result<()> {
+        gates::key_gates(self, op)
+    }
+
     fn attend(&mut self, op: Attend<'_, Self>) -> Result<()> {
         attend::attend(self, op)
     }
 
     fn score(&mut self, op: Score<'_, Self>) -> Result<()> {
         score::score(self, op)
+    }
+
+    fn gate_score(&mut self, op: GateScore<'_, Self>) -> Result<()> {
+        gates::gate_score(self, op)
     }
 
     fn pool(&mut self, op: Pool<'_, Self>) -> Result<()> {

@@ -41,6 +41,8 @@ pub struct lim_kv {
     pub pages: *mut ::core::ffi::c_void,
     #[doc = " Quest: [page][min|max][kv_head][head_dim] of `dtype` over the page's keys; null where unused"]
     pub bounds: *mut ::core::ffi::c_void,
+    #[doc = " SeerAttention: [page][kv_head][head_dim] of `dtype`; null where unused"]
+    pub gates: *mut ::core::ffi::c_void,
     pub dtype: lim_i32,
     #[doc = " power of two, 1..256"]
     pub page_size: lim_i32,
@@ -49,14 +51,15 @@ pub struct lim_kv {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_kv"][::core::mem::size_of::<lim_kv>() - 32usize];
+    ["Size of lim_kv"][::core::mem::size_of::<lim_kv>() - 40usize];
     ["Alignment of lim_kv"][::core::mem::align_of::<lim_kv>() - 8usize];
     ["Offset of field: lim_kv::pages"][::core::mem::offset_of!(lim_kv, pages) - 0usize];
     ["Offset of field: lim_kv::bounds"][::core::mem::offset_of!(lim_kv, bounds) - 8usize];
-    ["Offset of field: lim_kv::dtype"][::core::mem::offset_of!(lim_kv, dtype) - 16usize];
-    ["Offset of field: lim_kv::page_size"][::core::mem::offset_of!(lim_kv, page_size) - 20usize];
-    ["Offset of field: lim_kv::kv_heads"][::core::mem::offset_of!(lim_kv, kv_heads) - 24usize];
-    ["Offset of field: lim_kv::head_dim"][::core::mem::offset_of!(lim_kv, head_dim) - 28usize];
+    ["Offset of field: lim_kv::gates"][::core::mem::offset_of!(lim_kv, gates) - 16usize];
+    ["Offset of field: lim_kv::dtype"][::core::mem::offset_of!(lim_kv, dtype) - 24usize];
+    ["Offset of field: lim_kv::page_size"][::core::mem::offset_of!(lim_kv, page_size) - 28usize];
+    ["Offset of field: lim_kv::kv_heads"][::core::mem::offset_of!(lim_kv, kv_heads) - 32usize];
+    ["Offset of field: lim_kv::head_dim"][::core::mem::offset_of!(lim_kv, head_dim) - 36usize];
 };
 #[doc = " The sequences of a step. A decode step has one row per sequence."]
 #[repr(C)]
@@ -382,19 +385,19 @@ pub struct lim_append_args {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_append_args"][::core::mem::size_of::<lim_append_args>() - 152usize];
+    ["Size of lim_append_args"][::core::mem::size_of::<lim_append_args>() - 160usize];
     ["Alignment of lim_append_args"][::core::mem::align_of::<lim_append_args>() - 8usize];
     ["Offset of field: lim_append_args::kv"][::core::mem::offset_of!(lim_append_args, kv) - 0usize];
-    ["Offset of field: lim_append_args::batch"][::core::mem::offset_of!(lim_append_args, batch) - 32usize];
-    ["Offset of field: lim_append_args::qkv"][::core::mem::offset_of!(lim_append_args, qkv) - 96usize];
-    ["Offset of field: lim_append_args::q_norm"][::core::mem::offset_of!(lim_append_args, q_norm) - 104usize];
-    ["Offset of field: lim_append_args::k_norm"][::core::mem::offset_of!(lim_append_args, k_norm) - 112usize];
-    ["Offset of field: lim_append_args::cos"][::core::mem::offset_of!(lim_append_args, cos) - 120usize];
-    ["Offset of field: lim_append_args::sin"][::core::mem::offset_of!(lim_append_args, sin) - 128usize];
+    ["Offset of field: lim_append_args::batch"][::core::mem::offset_of!(lim_append_args, batch) - 40usize];
+    ["Offset of field: lim_append_args::qkv"][::core::mem::offset_of!(lim_append_args, qkv) - 104usize];
+    ["Offset of field: lim_append_args::q_norm"][::core::mem::offset_of!(lim_append_args, q_norm) - 112usize];
+    ["Offset of field: lim_append_args::k_norm"][::core::mem::offset_of!(lim_append_args, k_norm) - 120usize];
+    ["Offset of field: lim_append_args::cos"][::core::mem::offset_of!(lim_append_args, cos) - 128usize];
+    ["Offset of field: lim_append_args::sin"][::core::mem::offset_of!(lim_append_args, sin) - 136usize];
     ["Offset of field: lim_append_args::positions"]
-        [::core::mem::offset_of!(lim_append_args, positions) - 136usize];
-    ["Offset of field: lim_append_args::heads"][::core::mem::offset_of!(lim_append_args, heads) - 140usize];
-    ["Offset of field: lim_append_args::eps"][::core::mem::offset_of!(lim_append_args, eps) - 144usize];
+        [::core::mem::offset_of!(lim_append_args, positions) - 144usize];
+    ["Offset of field: lim_append_args::heads"][::core::mem::offset_of!(lim_append_args, heads) - 148usize];
+    ["Offset of field: lim_append_args::eps"][::core::mem::offset_of!(lim_append_args, eps) - 152usize];
 };
 #[doc = " One decode step's attention, dense or over a selection; see attend.cu."]
 #[repr(C)]
@@ -425,26 +428,26 @@ pub struct lim_attend_args {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_attend_args"][::core::mem::size_of::<lim_attend_args>() - 200usize];
+    ["Size of lim_attend_args"][::core::mem::size_of::<lim_attend_args>() - 208usize];
     ["Alignment of lim_attend_args"][::core::mem::align_of::<lim_attend_args>() - 8usize];
     ["Offset of field: lim_attend_args::kv"][::core::mem::offset_of!(lim_attend_args, kv) - 0usize];
-    ["Offset of field: lim_attend_args::batch"][::core::mem::offset_of!(lim_attend_args, batch) - 32usize];
-    ["Offset of field: lim_attend_args::q"][::core::mem::offset_of!(lim_attend_args, q) - 96usize];
-    ["Offset of field: lim_attend_args::out"][::core::mem::offset_of!(lim_attend_args, out) - 104usize];
-    ["Offset of field: lim_attend_args::scores"][::core::mem::offset_of!(lim_attend_args, scores) - 112usize];
+    ["Offset of field: lim_attend_args::batch"][::core::mem::offset_of!(lim_attend_args, batch) - 40usize];
+    ["Offset of field: lim_attend_args::q"][::core::mem::offset_of!(lim_attend_args, q) - 104usize];
+    ["Offset of field: lim_attend_args::out"][::core::mem::offset_of!(lim_attend_args, out) - 112usize];
+    ["Offset of field: lim_attend_args::scores"][::core::mem::offset_of!(lim_attend_args, scores) - 120usize];
     ["Offset of field: lim_attend_args::selection"]
-        [::core::mem::offset_of!(lim_attend_args, selection) - 128usize];
+        [::core::mem::offset_of!(lim_attend_args, selection) - 136usize];
     ["Offset of field: lim_attend_args::counters"]
-        [::core::mem::offset_of!(lim_attend_args, counters) - 160usize];
+        [::core::mem::offset_of!(lim_attend_args, counters) - 168usize];
     ["Offset of field: lim_attend_args::scratch"]
-        [::core::mem::offset_of!(lim_attend_args, scratch) - 168usize];
+        [::core::mem::offset_of!(lim_attend_args, scratch) - 176usize];
     ["Offset of field: lim_attend_args::scratch_bytes"]
-        [::core::mem::offset_of!(lim_attend_args, scratch_bytes) - 176usize];
-    ["Offset of field: lim_attend_args::heads"][::core::mem::offset_of!(lim_attend_args, heads) - 184usize];
+        [::core::mem::offset_of!(lim_attend_args, scratch_bytes) - 184usize];
+    ["Offset of field: lim_attend_args::heads"][::core::mem::offset_of!(lim_attend_args, heads) - 192usize];
     ["Offset of field: lim_attend_args::q_stride"]
-        [::core::mem::offset_of!(lim_attend_args, q_stride) - 188usize];
-    ["Offset of field: lim_attend_args::early"][::core::mem::offset_of!(lim_attend_args, early) - 192usize];
-    ["Offset of field: lim_attend_args::scale"][::core::mem::offset_of!(lim_attend_args, scale) - 196usize];
+        [::core::mem::offset_of!(lim_attend_args, q_stride) - 196usize];
+    ["Offset of field: lim_attend_args::early"][::core::mem::offset_of!(lim_attend_args, early) - 200usize];
+    ["Offset of field: lim_attend_args::scale"][::core::mem::offset_of!(lim_attend_args, scale) - 204usize];
 };
 #[doc = " Scores of every cached token, or Quest's upper bound for every page; see score.cu."]
 #[repr(C)]
@@ -467,19 +470,109 @@ pub struct lim_score_args {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_score_args"][::core::mem::size_of::<lim_score_args>() - 144usize];
+    ["Size of lim_score_args"][::core::mem::size_of::<lim_score_args>() - 152usize];
     ["Alignment of lim_score_args"][::core::mem::align_of::<lim_score_args>() - 8usize];
     ["Offset of field: lim_score_args::kv"][::core::mem::offset_of!(lim_score_args, kv) - 0usize];
-    ["Offset of field: lim_score_args::batch"][::core::mem::offset_of!(lim_score_args, batch) - 32usize];
-    ["Offset of field: lim_score_args::q"][::core::mem::offset_of!(lim_score_args, q) - 96usize];
-    ["Offset of field: lim_score_args::scores"][::core::mem::offset_of!(lim_score_args, scores) - 104usize];
+    ["Offset of field: lim_score_args::batch"][::core::mem::offset_of!(lim_score_args, batch) - 40usize];
+    ["Offset of field: lim_score_args::q"][::core::mem::offset_of!(lim_score_args, q) - 104usize];
+    ["Offset of field: lim_score_args::scores"][::core::mem::offset_of!(lim_score_args, scores) - 112usize];
     ["Offset of field: lim_score_args::counters"]
-        [::core::mem::offset_of!(lim_score_args, counters) - 120usize];
-    ["Offset of field: lim_score_args::heads"][::core::mem::offset_of!(lim_score_args, heads) - 128usize];
+        [::core::mem::offset_of!(lim_score_args, counters) - 128usize];
+    ["Offset of field: lim_score_args::heads"][::core::mem::offset_of!(lim_score_args, heads) - 136usize];
     ["Offset of field: lim_score_args::q_stride"]
-        [::core::mem::offset_of!(lim_score_args, q_stride) - 132usize];
-    ["Offset of field: lim_score_args::of"][::core::mem::offset_of!(lim_score_args, of) - 136usize];
-    ["Offset of field: lim_score_args::budget"][::core::mem::offset_of!(lim_score_args, budget) - 140usize];
+        [::core::mem::offset_of!(lim_score_args, q_stride) - 140usize];
+    ["Offset of field: lim_score_args::of"][::core::mem::offset_of!(lim_score_args, of) - 144usize];
+    ["Offset of field: lim_score_args::budget"][::core::mem::offset_of!(lim_score_args, budget) - 148usize];
+};
+#[doc = " Key gates of the pages that the step's rows have filled, prefill or decode; see gates.cu."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_key_gates_args {
+    #[doc = " with gates"]
+    pub kv: lim_kv,
+    pub batch: lim_batch,
+    #[doc = " [kv_heads * head_dim][3 * head_dim] of kv.dtype"]
+    pub w: *const ::core::ffi::c_void,
+    #[doc = " [positions][head_dim / 2]"]
+    pub cos: *const f32,
+    #[doc = " [positions][head_dim / 2]"]
+    pub sin: *const f32,
+    #[doc = " >= batch.max_len"]
+    pub positions: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_key_gates_args"][::core::mem::size_of::<lim_key_gates_args>() - 136usize];
+    ["Alignment of lim_key_gates_args"][::core::mem::align_of::<lim_key_gates_args>() - 8usize];
+    ["Offset of field: lim_key_gates_args::kv"][::core::mem::offset_of!(lim_key_gates_args, kv) - 0usize];
+    ["Offset of field: lim_key_gates_args::batch"]
+        [::core::mem::offset_of!(lim_key_gates_args, batch) - 40usize];
+    ["Offset of field: lim_key_gates_args::w"][::core::mem::offset_of!(lim_key_gates_args, w) - 104usize];
+    ["Offset of field: lim_key_gates_args::cos"][::core::mem::offset_of!(lim_key_gates_args, cos) - 112usize];
+    ["Offset of field: lim_key_gates_args::sin"][::core::mem::offset_of!(lim_key_gates_args, sin) - 120usize];
+    ["Offset of field: lim_key_gates_args::positions"]
+        [::core::mem::offset_of!(lim_key_gates_args, positions) - 128usize];
+};
+#[doc = " Scores of pages by their gates, a row a KV head; see gates.cu."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_gate_score_args {
+    #[doc = " with gates"]
+    pub kv: lim_kv,
+    #[doc = " one row per sequence"]
+    pub batch: lim_batch,
+    #[doc = " [rows][q_stride], after lim_append"]
+    pub q: *const ::core::ffi::c_void,
+    #[doc = " [kv_heads * head_dim][heads / kv_heads * head_dim] of kv.dtype"]
+    pub w: *const ::core::ffi::c_void,
+    #[doc = " [positions][head_dim / 2]"]
+    pub cos: *const f32,
+    #[doc = " [positions][head_dim / 2]"]
+    pub sin: *const f32,
+    #[doc = " [seqs][kv_heads][stride]"]
+    pub scores: lim_scores,
+    #[doc = " [LIM_COUNTERS] of this layer: adds the bytes of gates read"]
+    pub counters: *mut lim_u64,
+    #[doc = " scratch_bytes bytes, any contents"]
+    pub scratch: *mut ::core::ffi::c_void,
+    pub scratch_bytes: lim_u64,
+    #[doc = " >= batch.max_len"]
+    pub positions: lim_i32,
+    pub heads: lim_i32,
+    #[doc = " a multiple of 8"]
+    pub q_stride: lim_i32,
+    #[doc = " K: sequences with n <= K are not scored"]
+    pub budget: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_gate_score_args"][::core::mem::size_of::<lim_gate_score_args>() - 192usize];
+    ["Alignment of lim_gate_score_args"][::core::mem::align_of::<lim_gate_score_args>() - 8usize];
+    ["Offset of field: lim_gate_score_args::kv"][::core::mem::offset_of!(lim_gate_score_args, kv) - 0usize];
+    ["Offset of field: lim_gate_score_args::batch"]
+        [::core::mem::offset_of!(lim_gate_score_args, batch) - 40usize];
+    ["Offset of field: lim_gate_score_args::q"][::core::mem::offset_of!(lim_gate_score_args, q) - 104usize];
+    ["Offset of field: lim_gate_score_args::w"][::core::mem::offset_of!(lim_gate_score_args, w) - 112usize];
+    ["Offset of field: lim_gate_score_args::cos"]
+        [::core::mem::offset_of!(lim_gate_score_args, cos) - 120usize];
+    ["Offset of field: lim_gate_score_args::sin"]
+        [::core::mem::offset_of!(lim_gate_score_args, sin) - 128usize];
+    ["Offset of field: lim_gate_score_args::scores"]
+        [::core::mem::offset_of!(lim_gate_score_args, scores) - 136usize];
+    ["Offset of field: lim_gate_score_args::counters"]
+        [::core::mem::offset_of!(lim_gate_score_args, counters) - 152usize];
+    ["Offset of field: lim_gate_score_args::scratch"]
+        [::core::mem::offset_of!(lim_gate_score_args, scratch) - 160usize];
+    ["Offset of field: lim_gate_score_args::scratch_bytes"]
+        [::core::mem::offset_of!(lim_gate_score_args, scratch_bytes) - 168usize];
+    ["Offset of field: lim_gate_score_args::positions"]
+        [::core::mem::offset_of!(lim_gate_score_args, positions) - 176usize];
+    ["Offset of field: lim_gate_score_args::heads"]
+        [::core::mem::offset_of!(lim_gate_score_args, heads) - 180usize];
+    ["Offset of field: lim_gate_score_args::q_stride"]
+        [::core::mem::offset_of!(lim_gate_score_args, q_stride) - 184usize];
+    ["Offset of field: lim_gate_score_args::budget"]
+        [::core::mem::offset_of!(lim_gate_score_args, budget) - 188usize];
 };
 #[doc = " Causal attention of the rows of a prefill step over their sequences' pages; see prefill.cu."]
 #[repr(C)]
@@ -499,16 +592,16 @@ pub struct lim_prefill_args {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_prefill_args"][::core::mem::size_of::<lim_prefill_args>() - 128usize];
+    ["Size of lim_prefill_args"][::core::mem::size_of::<lim_prefill_args>() - 136usize];
     ["Alignment of lim_prefill_args"][::core::mem::align_of::<lim_prefill_args>() - 8usize];
     ["Offset of field: lim_prefill_args::kv"][::core::mem::offset_of!(lim_prefill_args, kv) - 0usize];
-    ["Offset of field: lim_prefill_args::batch"][::core::mem::offset_of!(lim_prefill_args, batch) - 32usize];
-    ["Offset of field: lim_prefill_args::q"][::core::mem::offset_of!(lim_prefill_args, q) - 96usize];
-    ["Offset of field: lim_prefill_args::out"][::core::mem::offset_of!(lim_prefill_args, out) - 104usize];
-    ["Offset of field: lim_prefill_args::heads"][::core::mem::offset_of!(lim_prefill_args, heads) - 112usize];
+    ["Offset of field: lim_prefill_args::batch"][::core::mem::offset_of!(lim_prefill_args, batch) - 40usize];
+    ["Offset of field: lim_prefill_args::q"][::core::mem::offset_of!(lim_prefill_args, q) - 104usize];
+    ["Offset of field: lim_prefill_args::out"][::core::mem::offset_of!(lim_prefill_args, out) - 112usize];
+    ["Offset of field: lim_prefill_args::heads"][::core::mem::offset_of!(lim_prefill_args, heads) - 120usize];
     ["Offset of field: lim_prefill_args::q_stride"]
-        [::core::mem::offset_of!(lim_prefill_args, q_stride) - 116usize];
-    ["Offset of field: lim_prefill_args::scale"][::core::mem::offset_of!(lim_prefill_args, scale) - 120usize];
+        [::core::mem::offset_of!(lim_prefill_args, q_stride) - 124usize];
+    ["Offset of field: lim_prefill_args::scale"][::core::mem::offset_of!(lim_prefill_args, scale) - 128usize];
 };
 #[repr(C)]
 #[derive(Copy, Clone)]
@@ -623,6 +716,10 @@ unsafe extern "C" {
     pub fn lim_attend_scratch(args: *const lim_attend_args) -> lim_i64;
     pub fn lim_attend(args: *const lim_attend_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_score(args: *const lim_score_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_key_gates(args: *const lim_key_gates_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    #[doc = " Bytes of scratch that lim_gate_score wants for these arguments (pointers are not read)."]
+    pub fn lim_gate_score_scratch(args: *const lim_gate_score_args) -> lim_u64;
+    pub fn lim_gate_score(args: *const lim_gate_score_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_prefill(args: *const lim_prefill_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     #[doc = " Bytes of scratch that lim_pool wants for these arguments (pointers are not read)."]
     pub fn lim_pool_scratch(args: *const lim_pool_args) -> lim_u64;

@@ -4,12 +4,13 @@ use cudarc::driver::DevicePtr;
 
 use super::check::shape_error;
 use super::{Buffer, Cuda, CudaBatch, ffi};
-use crate::{DType, Error, Heads, KvLayout, Result};
+use crate::{DType, Error, Heads, KvLayout, PageExtras, Result};
 
 /// One layer's pages.
 pub struct CudaKv {
     pages: Buffer<u8>,
     bounds: Option<Buffer<u8>>,
+    gates: Option<Buffer<u8>>,
     layout: KvLayout,
     count: usize,
 }
@@ -17,9 +18,12 @@ pub struct CudaKv {
 impl CudaKv {
     pub(super) fn raw(&self) -> ffi::lim_kv {
         let KvLayout { heads, page_size, dtype } = self.layout;
+        let beside =
+            |buffer: &Option<Buffer<u8>>| buffer.as_ref().map_or(std::ptr::null_mut(), |b| b.ptr().cast());
         ffi::lim_kv {
             pages: self.pages.ptr().cast(),
-            bounds: self.bounds.as_ref().map_or(std::ptr::null_mut(), |b| b.ptr().cast()),
+            bounds: beside(&self.bounds),
+            gates: beside(&self.gates),
             dtype: dtype_code(dtype),
             page_size: page_size.tokens() as i32,
             kv_heads: heads.kv() as i32,
@@ -55,14 +59,14 @@ impl CudaKv {
 }
 
 impl Cuda {
-    pub(super) fn make_kv(&mut self, layout: KvLayout, count: usize, bounds: bool) -> Result<CudaKv> {
-        let bytes = layout.dtype.bytes();
-        let pages = self.zeros(count.saturating_mul(layout.page_elements() * bytes), "KV pages")?;
-        let bounds = match bounds {
-            true => Some(self.zeros(count.saturating_mul(2 * layout.token_width() * bytes), "page bounds")?),
-            false => None,
-        };
-        Ok(CudaKv { pages, bounds, layout, count })
+    pub(super) fn make_kv(&mut self, layout: KvLayout, count: usize, extras: PageExtras) -> Result<CudaKv> {
+        let PageExtras { bounds, gates } = extras;
+        let (bytes, width) = (layout.dtype.bytes(), layout.token_width());
+        let mut room = |elements, what| self.zeros(count.saturating_mul(elements * bytes), what);
+        let pages = room(layout.page_elements(), "KV pages")?;
+        let bounds = bounds.then(|| room(2 * width, "page bounds")).transpose()?;
+        let gates = gates.then(|| room(width, "page gates")).transpose()?;
+        Ok(CudaKv { pages, bounds, gates, layout, count })
     }
 
     pub(super) fn copy_kv_page(&mut self, kv: &mut CudaKv, from: u32, to: u32) -> Result<()> {
@@ -73,11 +77,14 @@ impl Cuda {
             }
         }
         let bytes = kv.layout.dtype.bytes();
+        let width = kv.layout.token_width() * bytes;
         self.copy_within(&kv.pages, kv.layout.page_elements() * bytes, from, to)?;
-        match &kv.bounds {
-            Some(bounds) => self.copy_within(bounds, 2 * kv.layout.token_width() * bytes, from, to),
-            None => Ok(()),
+        for (beside, page) in [(&kv.bounds, 2 * width), (&kv.gates, width)] {
+            if let Some(buffer) = beside {
+                self.copy_within(buffer, page, from, to)?;
+            }
         }
+        Ok(())
     }
 
     /// Copies block `from` of `bytes` bytes over block `to`; both lie inside `buffer`.

@@ -15,6 +15,7 @@ mod convert;
 mod counters;
 #[allow(dead_code, missing_docs, non_camel_case_types, unreachable_pub, clippy::all)]
 mod ffi;
+mod gates;
 mod gemm;
 mod graph;
 mod kv;

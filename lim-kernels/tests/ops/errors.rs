@@ -1,8 +1,8 @@
 //! What does not fit is refused, by name.
 
 use lim_kernels::{
-    Append, Attend, Backend, Capacity, DType, Embed, Error, Over, PageExtras, PageSize, Pick, Quota, RowsKind, Score,
-    ScoreOf, Select, Sets, Step,
+    Append, Attend, Backend, Capacity, DType, Embed, Error, Over, PageExtras, PageSize, Pick, Quota,
+    RowsKind, Score, ScoreOf, Select, Sets, Step,
 };
 
 use crate::attend::run;

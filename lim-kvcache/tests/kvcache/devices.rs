@@ -1,7 +1,8 @@
-//! Forks on real pages: what one sequence appends, the other never sees, and Quest's page bounds follow.
+//! Forks on real pages: what one sequence appends, the other never sees, and the pages' bounds and gates follow.
 
 use lim_kernels::{
-    Append, Backend, Capacity, DType, Heads, KvLayout, PageSize, RowsKind, Score, ScoreOf, Step, cpu::Cpu,
+    Append, Backend, Capacity, DType, GateScore, Heads, HostTensor, KeyGates, KvLayout, PageExtras,
+    PageGates, PageSize, RowsKind, Score, ScoreOf, Step, cpu::Cpu,
 };
 use lim_kvcache::{KvCache, PageTable};
 
@@ -16,6 +17,10 @@ struct Rig<B: Backend> {
     page_size: PageSize,
     cache: KvCache<B>,
     capacity: Capacity,
+    /// Gates that hand on the query and the keys' sum of max, min and mean.
+    gate_q: B::Linear,
+    gate_k: B::Linear,
+    rope: B::Rope,
 }
 
 impl<B: Backend> Rig<B> {
@@ -23,21 +28,29 @@ impl<B: Backend> Rig<B> {
         let heads = Heads::new(1, 1, D).expect("valid");
         let page_size = PageSize::new(4).expect("valid");
         let layout = KvLayout { heads, page_size, dtype };
-        let cache = KvCache::new(&mut backend, layout, LAYERS, 10, true).expect("fits");
+        let extras = PageExtras { bounds: true, gates: true };
+        let cache = KvCache::new(&mut backend, layout, LAYERS, 10, extras).expect("fits");
         let capacity = Capacity { rows: ROOM, seqs: 1, tokens: ROOM };
-        Rig { backend, heads, page_size, cache, capacity }
+        let mut gate = |parts: usize| {
+            let entry = |i: usize| if i % (parts * D) % D == i / (parts * D) { 1.0f32 } else { 0.0 };
+            let bytes = (0..D * parts * D).flat_map(|i| entry(i).to_le_bytes()).collect::<Vec<u8>>();
+            let weight = HostTensor { dtype: DType::F32, shape: [D, parts * D], bytes: bytes.into() };
+            backend.linear(&[(weight, None)]).expect("gate")
+        };
+        let (gate_q, gate_k) = (gate(1), gate(3));
+        let rope = backend.rope(&[1.0; ROOM * D / 2], &[0.0; ROOM * D / 2], D / 2).expect("rope");
+        Rig { backend, heads, page_size, cache, capacity, gate_q, gate_k, rope }
     }
 
     /// Appends one token per stamp in every layer; layer l stores `stamp + l`.
     fn append(&mut self, table: &mut PageTable, stamps: &[f32]) {
         let len = table.len() + stamps.len();
-        let Rig { backend, cache, page_size, capacity, .. } = self;
+        let Rig { backend, cache, page_size, capacity, gate_q, gate_k, rope, .. } = self;
         cache.reserve(backend, table, len).expect("pages");
         let mut step = Step::default();
         step.push(&vec![0; stamps.len()], len, table.pages()).expect("rows");
         let mut batch = backend.batch(*capacity, *page_size).expect("batch");
         backend.upload(&step, &mut batch).expect("upload");
-        let rope = backend.rope(&[1.0; ROOM * D / 2], &[0.0; ROOM * D / 2], D / 2).expect("rope");
         for layer in 0..LAYERS {
             let mut qkv = backend.rows(RowsKind::Activation, [ROOM, 3 * D]).expect("rows");
             let row = |&stamp: &f32| {
@@ -48,14 +61,17 @@ impl<B: Backend> Rig<B> {
             let rows: Vec<f32> = stamps.iter().flat_map(row).collect();
             backend.write_rows(&rows, &mut qkv).expect("write");
             let kv = cache.layer_mut(layer);
-            let append = Append { qkv: &mut qkv, qk_norm: None, eps: 1e-6, rope: &rope, batch: &batch, kv };
+            let append = Append { qkv: &mut qkv, qk_norm: None, eps: 1e-6, rope, batch: &batch, kv };
             backend.append(append).expect("append");
+            let gates = PageGates { q: gate_q, k: gate_k, rope };
+            let kv = cache.layer_mut(layer);
+            backend.key_gates(KeyGates { gates, batch: &batch, kv }).expect("gates");
         }
     }
 
-    /// Layer `layer`'s scores of `of` under a query of `sign` in element 0.
-    fn scores(&mut self, table: &PageTable, layer: usize, of: ScoreOf, sign: f32) -> Vec<f32> {
-        let Rig { backend, cache, heads, page_size, capacity } = self;
+    /// Layer `layer`'s scores of `of` under a query of `sign` in element 0; of pages by their gates for `None`.
+    fn scores(&mut self, table: &PageTable, layer: usize, of: Option<ScoreOf>, sign: f32) -> Vec<f32> {
+        let Rig { backend, cache, heads, page_size, capacity, gate_q, gate_k, rope } = self;
         let mut step = Step::default();
         step.push(&[0], table.len(), table.pages()).expect("row");
         let mut batch = backend.batch(*capacity, *page_size).expect("batch");
@@ -68,22 +84,40 @@ impl<B: Backend> Rig<B> {
         let mut out = backend.scores(*capacity, *heads).expect("scores");
         let kv = &cache.layers()[layer];
         let (heads, counters) = (*heads, &mut counters);
-        let score = Score { q: &q, kv, heads, batch: &batch, of, budget: 0, layer, counters, out: &mut out };
-        backend.score(score).expect("score");
-        let count = if of == ScoreOf::Tokens { table.len() } else { table.pages().len() };
+        let (q, batch, out_mut) = (&q, &batch, &mut out);
+        match of {
+            Some(of) => {
+                let op = Score { q, kv, heads, batch, of, budget: 0, layer, counters, out: out_mut };
+                backend.score(op).expect("score");
+            }
+            None => {
+                let gates = PageGates { q: gate_q, k: gate_k, rope };
+                let op = GateScore { q, gates, kv, heads, batch, budget: 0, layer, counters, out: out_mut };
+                backend.gate_score(op).expect("score");
+            }
+        }
+        let count = if of == Some(ScoreOf::Tokens) { table.len() } else { table.pages().len() };
         backend.read_scores(0, count, &out).expect("scored")
     }
 
-    /// Keys and page bounds of `table` are those of `stamps`, in every layer.
+    /// Keys, page bounds and gates of `table` are those of `stamps`, in every layer.
     fn expect(&mut self, table: &PageTable, stamps: &[f32]) {
         for layer in 0..LAYERS {
             let stored: Vec<f32> = stamps.iter().map(|stamp| stamp + layer as f32).collect();
-            assert_eq!(self.scores(table, layer, ScoreOf::Tokens, 1.0), stored);
-            let pages = || stored.chunks(self.page_size.tokens());
+            assert_eq!(self.scores(table, layer, Some(ScoreOf::Tokens), 1.0), stored);
+            let size = self.page_size.tokens();
+            let pages = || stored.chunks(size);
             let max: Vec<f32> = pages().map(|p| p.iter().copied().fold(f32::MIN, f32::max)).collect();
             let min: Vec<f32> = pages().map(|p| -p.iter().copied().fold(f32::MAX, f32::min)).collect();
-            assert_eq!(self.scores(table, layer, ScoreOf::Pages, 1.0), max);
-            assert_eq!(self.scores(table, layer, ScoreOf::Pages, -1.0), min);
+            assert_eq!(self.scores(table, layer, Some(ScoreOf::Pages), 1.0), max);
+            assert_eq!(self.scores(table, layer, Some(ScoreOf::Pages), -1.0), min);
+            // min holds -min. Stamps are small: their sums are exact in every type; 8 is the root of head_dim.
+            let gate = |(p, page): (usize, &[f32])| match page.len() == size {
+                true => (max[p] - min[p] + page.iter().sum::<f32>() / page.len() as f32) / 8.0,
+                false => 0.0,
+            };
+            let gates: Vec<f32> = pages().enumerate().map(gate).collect();
+            assert_eq!(self.scores(table, layer, None, 1.0), gates);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is refused, in which words, and what a leak looks like.
 
-use lim_kernels::{DType, Heads, KvLayout, PageSize};
+use lim_kernels::{DType, Heads, KvLayout, PageExtras, PageSize};
 use lim_kvcache::{Error, KvCache, Pool};
 
 use crate::fake::Fake;
@@ -11,7 +11,7 @@ fn cache(backend: &mut Fake) -> KvCache<Fake> {
         page_size: PageSize::new(4).expect("valid"),
         dtype: DType::BF16,
     };
-    KvCache::new(backend, layout, 3, 5, false).expect("fits")
+    KvCache::new(backend, layout, 3, 5, PageExtras::default()).expect("fits")
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl Backend for Fake {
     type Counters = ();
     type Recording = ();
 
-    fn kv(&mut self, layout: KvLayout, pages: usize, _: bool) -> Result<Stamps> {
+    fn kv(&mut self, layout: KvLayout, pages: usize, _: PageExtras) -> Result<Stamps> {
         Ok(vec![vec![0; layout.page_size.tokens()]; pages])
     }
 
@@ -116,10 +116,16 @@ impl Backend for Fake {
     fn append(&mut self, _: Append<'_, Self>) -> Result<()> {
         absent()
     }
+    fn key_gates(&mut self, _: KeyGates<'_, Self>) -> Result<()> {
+        absent()
+    }
     fn attend(&mut self, _: Attend<'_, Self>) -> Result<()> {
         absent()
     }
     fn score(&mut self, _: Score<'_, Self>) -> Result<()> {
+        absent()
+    }
+    fn gate_score(&mut self, _: GateScore<'_, Self>) -> Result<()> {
         absent()
     }
     fn pool(&mut self, _: Pool<'_, Self>) -> Result<()> {

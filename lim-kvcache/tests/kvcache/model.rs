@@ -1,6 +1,6 @@
 //! Random operations against a model in which every sequence owns a plain vector of its tokens.
 
-use lim_kernels::{DType, Heads, KvLayout, PageSize};
+use lim_kernels::{DType, Heads, KvLayout, PageExtras, PageSize};
 use lim_kvcache::{Error, KvCache, PageTable};
 use proptest::prelude::*;
 
@@ -59,7 +59,7 @@ impl World {
             page_size: PageSize::new(page_size).expect("valid"),
             dtype: DType::F32,
         };
-        let cache = KvCache::new(&mut backend, layout, LAYERS, PAGES, false).expect("fits");
+        let cache = KvCache::new(&mut backend, layout, LAYERS, PAGES, PageExtras::default()).expect("fits");
         World { backend, cache, page_size, sequences: Vec::new(), next_stamp: 0 }
     }
 

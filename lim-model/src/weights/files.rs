@@ -56,6 +56,19 @@ impl Files {
         Ok(files)
     }
 
+    /// One file of gates, and the page size in its metadata.
+    pub(super) fn open_gates(path: &Path) -> Result<(Self, Option<String>)> {
+        let mut files = Files::default();
+        let page_size = files.add(&path.display().to_string(), map(path)?)?;
+        Ok((files, page_size))
+    }
+
+    pub(super) fn gates_from_bytes(name: &str, bytes: &'static [u8]) -> Result<(Self, Option<String>)> {
+        let mut files = Files::default();
+        let page_size = files.add(name, Arc::new(bytes))?;
+        Ok((files, page_size))
+    }
+
     fn open_shards(&mut self, dir: &Path, index: &Path) -> Result<()> {
         let shards = shards(index)?;
         for name in shards.values().collect::<BTreeSet<_>>() {
@@ -72,7 +85,8 @@ impl Files {
         Ok(())
     }
 
-    fn add(&mut self, file: &str, owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<()> {
+    /// Adds a file's tensors; what its metadata calls `page_size`.
+    fn add(&mut self, file: &str, owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Option<String>> {
         let bytes = (*owner).as_ref();
         let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| Error::Malformed {
             file: file.into(),
@@ -93,7 +107,7 @@ impl Files {
                 return Err(Error::Malformed { file: file.into(), reason });
             }
         }
-        Ok(())
+        Ok(metadata.metadata().as_ref().and_then(|texts| texts.get("page_size")).cloned())
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {

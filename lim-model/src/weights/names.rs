@@ -13,6 +13,11 @@ pub(super) fn in_block(layer: usize, part: &str) -> String {
     format!("model.layers.{layer}.{part}")
 }
 
+/// Names of the gate weights of layer `layer`: queries', keys'.
+pub(super) fn gates(layer: usize) -> [String; 2] {
+    ["q", "k"].map(|part| in_block(layer, &format!("self_attn.seer.{part}_proj.weight")))
+}
+
 /// Every tensor of the model with its shape.
 pub(super) fn shapes(config: &Config) -> BTreeMap<String, Vec<usize>> {
     let table = vec![config.vocab, config.hidden];

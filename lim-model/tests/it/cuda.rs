@@ -1,7 +1,7 @@
 //! The golden models on a GPU. Without one these tests fail: feature `cuda` asks for it.
 
-use lim_kernels::DType;
 use lim_kernels::cuda::Cuda;
+use lim_kernels::{DType, PageExtras};
 use lim_select::Policy;
 
 use crate::crowd::all_finish_as_if_alone;
@@ -53,7 +53,7 @@ fn every_policy_runs() {
     let decoded = |policy, budget| {
         let attention = tiny::attention(policy, budget);
         let mut options = options();
-        options.page_bounds = true;
+        options.extras = PageExtras { bounds: true, gates: true };
         let mut engine = engine_on(gpu(DType::F32), DType::F32, attention, options);
         let ids: Vec<_> =
             [greedy(60, 1, 40), greedy(10, 2, 30)].into_iter().flat_map(|r| engine.add(r).unwrap()).collect();

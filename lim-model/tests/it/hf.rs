@@ -1,6 +1,6 @@
 //! The golden models against what HF transformers computes on them: logits of prefills, greedy tokens of decodes.
 
-use lim_kernels::{Backend, Capacity, DType, KvLayout, PageSize, Step};
+use lim_kernels::{Backend, Capacity, DType, KvLayout, PageExtras, PageSize, Step};
 use lim_kvcache::{KvCache, PageTable};
 use lim_model::{Engine, EngineOptions, Event, Model, ModelDir, Pass, Phase, Request, Workspace};
 use lim_select::{Attention, Buffers, ModelHint, Policy, Settings};
@@ -46,7 +46,7 @@ impl<B: Backend> Run<B> {
         let capacity = Capacity { rows: tokens, seqs: rows, tokens };
         let layout = KvLayout { heads: config.heads, page_size, dtype: dtype.unwrap_or(DType::F32) };
         let pages = page_size.pages_for(tokens);
-        let cache = KvCache::new(&mut backend, layout, config.layers, pages, false).unwrap();
+        let cache = KvCache::new(&mut backend, layout, config.layers, pages, PageExtras::default()).unwrap();
         let workspace = Workspace::new(&mut backend, config, capacity, page_size).unwrap();
         let attention = full_attention(&model);
         let buffers = Buffers::new(&mut backend, &attention, capacity, config.heads).unwrap();

@@ -2,7 +2,9 @@
 
 use lim_kernels::cpu::Cpu;
 use lim_kernels::{Backend, DType, PageSize, SampleParams, Sampled};
-use lim_model::{Checkpoint, Config, Engine, EngineOptions, Event, FinishReason, Model, Request, SeqId};
+use lim_model::{
+    Checkpoint, Config, Engine, EngineOptions, Event, FinishReason, Gates, Model, Request, SeqId,
+};
 use lim_select::{Attention, Layers, ModelHint, Policy, Schedule, Settings};
 
 /// Positions of the tiny model.
@@ -61,7 +63,9 @@ pub(crate) fn engine_on<B: Backend>(
 ) -> Engine<B> {
     let config = config();
     let weights = Checkpoint::random(dtype, 1).weights(&config, None).unwrap();
-    let model = Model::load(&mut backend, config, &weights, POSITIONS, |_| ()).unwrap();
+    let gates = Gates::random(&config, dtype, 2, page_size());
+    let mut model = Model::load(&mut backend, config, &weights, POSITIONS, |_| ()).unwrap();
+    model.load_gates(&mut backend, &gates).unwrap();
     Engine::new(backend, model, attention, options).unwrap()
 }
 

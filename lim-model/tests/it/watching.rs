@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lim_kernels::cpu::Cpu;
-use lim_kernels::{Backend, Capacity, DType, KvLayout, Quota, SampleParams, Step};
+use lim_kernels::{Backend, Capacity, DType, KvLayout, PageExtras, Quota, SampleParams, Step};
 use lim_kvcache::KvCache;
 use lim_model::{
     Checkpoint, Continuation, Divergence, Error, Model, Pass, Phase, Recall, RecallOptions, ScoreOptions,
@@ -183,7 +183,8 @@ fn scores_of_the_last_step(ids: &[u32]) -> Vec<Vec<f32>> {
     let mut cpu = Cpu::new(Some(1)).unwrap();
     let weights = Checkpoint::random(DType::F32, 1).weights(&config, None).unwrap();
     let layout = KvLayout { heads: config.heads, page_size: page_size(), dtype: DType::F32 };
-    let mut cache = KvCache::new(&mut cpu, layout, LAYERS, page_size().pages_for(n), false).unwrap();
+    let mut cache =
+        KvCache::new(&mut cpu, layout, LAYERS, page_size().pages_for(n), PageExtras::default()).unwrap();
     let mut workspace = Workspace::new(&mut cpu, &config, capacity, page_size()).unwrap();
     let hint = ModelHint { model_type: "qwen3", name: "", layers: LAYERS, hidden: config.hidden };
     let settings = Settings {

@@ -7,13 +7,14 @@ mod lim;
 mod lim_layer;
 mod omnikv;
 mod quest;
+mod seer;
 mod streaming;
 mod tidal;
 mod topp;
 
 use std::{fmt, str::FromStr};
 
-use lim_kernels::{Backend, Pick, Pooling, ScoreOf, Sets};
+use lim_kernels::{Backend, Heads, PageExtras, Pick, Pooling, Sets};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{Error, Result};
@@ -40,6 +41,8 @@ pub enum Policy {
     TopP,
     /// Quest: each query head its own top pages by upper bound.
     Quest,
+    /// SeerAttention-R: each KV head its own top pages by a distilled gate.
+    Seer,
     /// StreamingLLM: the first tokens and the last.
     Streaming,
 }
@@ -96,10 +99,38 @@ pub enum Choice {
     Peak,
     /// Each query head's top pages.
     Pages,
+    /// Each KV head's top pages by their gates.
+    Gates,
     /// The top pages by the sum of their tokens' largest softmax weights.
     PeakPages,
     /// None.
     Nothing,
+}
+
+/// What a choice ranks by, before pooling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// Raw scores of tokens.
+    Tokens,
+    /// Upper bounds of pages.
+    Bounds,
+    /// Gates of pages.
+    Gates,
+}
+
+impl Scoring {
+    /// Rows of a sequence.
+    pub fn rows(self, heads: Heads) -> usize {
+        match self {
+            Scoring::Tokens | Scoring::Bounds => heads.query(),
+            Scoring::Gates => heads.kv(),
+        }
+    }
+
+    /// What the KV cache must keep beside its pages.
+    pub fn extras(self) -> PageExtras {
+        PageExtras { bounds: self == Scoring::Bounds, gates: self == Scoring::Gates }
+    }
 }
 
 /// Which layers select by default.
@@ -124,11 +155,12 @@ pub struct Mass {
 
 impl Choice {
     /// Scores it ranks by.
-    pub fn scores(self) -> Option<ScoreOf> {
+    pub fn scores(self) -> Option<Scoring> {
         match self {
-            Choice::Pages => Some(ScoreOf::Pages),
+            Choice::Pages => Some(Scoring::Bounds),
+            Choice::Gates => Some(Scoring::Gates),
             Choice::Nothing => None,
-            _ => Some(ScoreOf::Tokens),
+            _ => Some(Scoring::Tokens),
         }
     }
 
@@ -144,14 +176,14 @@ impl Choice {
 
     /// Whether it takes whole pages.
     pub fn is_of_pages(self) -> bool {
-        matches!(self, Choice::Pages | Choice::PeakPages)
+        matches!(self, Choice::Pages | Choice::Gates | Choice::PeakPages)
     }
 
     /// Sets it makes.
     pub fn sets(self) -> Sets {
         match self {
             Choice::PerQueryHead | Choice::Pages => Sets::PerQueryHead,
-            Choice::PerKvHead => Sets::PerKvHead,
+            Choice::PerKvHead | Choice::Gates => Sets::PerKvHead,
             _ => Sets::Shared,
         }
     }
@@ -166,7 +198,9 @@ impl Choice {
             Choice::PerQueryHead | Choice::PerKvHead | Choice::Peak => {
                 scores.map(|scores| Pick::Best(scores, self.sets()))
             }
-            Choice::Pages | Choice::PeakPages => scores.map(|scores| Pick::Pages(scores, self.sets())),
+            Choice::Pages | Choice::Gates | Choice::PeakPages => {
+                scores.map(|scores| Pick::Pages(scores, self.sets()))
+            }
             Choice::Nothing => Some(Pick::Nothing),
         }
     }
@@ -174,7 +208,7 @@ impl Choice {
 
 impl Policy {
     /// Every policy.
-    pub const ALL: [Policy; 10] = [
+    pub const ALL: [Policy; 11] = [
         Policy::Full,
         Policy::Lim,
         Policy::LimLayer,
@@ -184,6 +218,7 @@ impl Policy {
         Policy::Delta,
         Policy::TopP,
         Policy::Quest,
+        Policy::Seer,
         Policy::Streaming,
     ];
 
@@ -199,6 +234,7 @@ impl Policy {
             Policy::Delta => &delta::RULE,
             Policy::TopP => &topp::RULE,
             Policy::Quest => &quest::RULE,
+            Policy::Seer => &seer::RULE,
             Policy::Streaming => &streaming::RULE,
         }
     }
@@ -208,9 +244,10 @@ impl Policy {
         self.rule().name
     }
 
-    /// Whether the KV cache must keep page bounds (key minima and maxima).
-    pub fn needs_page_bounds(self) -> bool {
-        self.rule().select.is_some_and(|s| s.choice.scores() == Some(ScoreOf::Pages))
+    /// What the KV cache must keep beside its pages.
+    pub fn extras(self) -> PageExtras {
+        let scoring = self.rule().select.and_then(|rule| rule.choice.scores());
+        scoring.map_or(PageExtras::default(), Scoring::extras)
     }
 }
 

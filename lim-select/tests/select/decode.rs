@@ -1,14 +1,14 @@
 //! A few layers of decode attention by role: what is selected, what is read, what is counted.
 //!
-//! Queries and keys are small multiples of 1/8, so scores and page bounds are exact in any order of summation, and
+//! Queries and keys are small multiples of 1/8, so scores, page bounds and gates are exact in any order of summation, and
 //! selections must equal the reference on scores computed here, ties included.
 
 use lim_kernels::{
-    Append, Backend, Capacity, DType, Heads, KvLayout, LayerCount, PageSize, RowsKind, ScoreOf, Sets, Step,
-    Tensor,
+    Append, Backend, Capacity, DType, Heads, HostTensor, KeyGates, KvLayout, LayerCount, PageExtras,
+    PageGates, PageSize, RowsKind, Sets, Step, Tensor,
 };
 use lim_select::{
-    Attention, Buffers, DecodeAttend, Mass, ModelHint, Policy, Settings, decode_attention, reference,
+    Attention, Buffers, DecodeAttend, Mass, ModelHint, Policy, Scoring, Settings, decode_attention, reference,
 };
 
 use crate::cases::draw;
@@ -65,12 +65,34 @@ impl Sequence {
         reference::page_bound(self.query(h), &min, &max)
     }
 
+    /// The score of a page's gate under [`gate_weights`]: 0 where the page is not full.
+    fn gate(&self, page: usize, kv_head: usize) -> f32 {
+        if (page + 1) * PAGE > self.len() {
+            return 0.0;
+        }
+        let heads = || (0..H / KV).map(|h| kv_head * (H / KV) + h);
+        let element = |i: usize| {
+            let keys = || (page * PAGE..(page + 1) * PAGE).map(|t| self.key(t, kv_head * (H / KV))[i]);
+            let key = match i % 3 {
+                0 => keys().fold(f32::NEG_INFINITY, f32::max),
+                1 => keys().fold(f32::INFINITY, f32::min),
+                _ => keys().sum::<f32>() / PAGE as f32,
+            };
+            heads().map(|h| self.query(h)[i]).sum::<f32>() * key
+        };
+        (0..D).map(element).sum::<f32>() / (D as f32).sqrt()
+    }
+
     /// The sets that `policy` chooses for this sequence.
     fn expected_sets(&self, policy: Policy, attention: &Attention) -> Option<Vec<Vec<u32>>> {
         let page_size = PageSize::new(PAGE).expect("valid");
         let choice = policy.rule().select.expect("sparse").choice;
         let scores: Vec<f32> = match choice.scores() {
-            Some(ScoreOf::Pages) => (0..H)
+            Some(Scoring::Gates) => (0..KV)
+                .flat_map(|j| (0..page_size.pages_for(self.len())).map(move |p| (p, j)))
+                .map(|(p, j)| self.gate(p, j))
+                .collect(),
+            Some(Scoring::Bounds) => (0..H)
                 .flat_map(|h| (0..page_size.pages_for(self.len())).map(move |p| (p, h)))
                 .map(|(p, h)| self.bound(p, h))
                 .collect(),
@@ -98,12 +120,31 @@ impl Sequence {
     }
 }
 
+/// Wq that adds up the group's queries, and Wk that takes element i of the max, the min or the mean by i mod 3.
+fn gate_weights() -> [HostTensor<2>; 2] {
+    let weight = |inputs: usize, entries: &dyn Fn(usize) -> Vec<usize>| {
+        let mut data = vec![0f32; KV * D * inputs];
+        for row in 0..KV * D {
+            entries(row % D).into_iter().for_each(|column| data[row * inputs + column] = 1.0);
+        }
+        let bytes = data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        HostTensor { dtype: DType::F32, shape: [KV * D, inputs], bytes: bytes.into() }
+    };
+    [
+        weight(H / KV * D, &|i| (0..H / KV).map(|h| h * D + i).collect()),
+        weight(3 * D, &|i| vec![i % 3 * D + i]),
+    ]
+}
+
 /// Sequences in pages, ready to decode their last token.
 struct Rig<B: Backend> {
     backend: B,
     heads: Heads,
     capacity: Capacity,
     kv: B::Kv,
+    gate_q: B::Linear,
+    gate_k: B::Linear,
+    rope: B::Rope,
     batch: B::Batch,
     q: Tensor<B::Rows, 2>,
     out: Tensor<B::Rows, 2>,
@@ -127,7 +168,9 @@ impl<B: Backend> Rig<B> {
         let capacity = Capacity { rows: most, seqs: lengths.len(), tokens: most };
         let count = lengths.len() * page_size.pages_for(most);
         let layout = KvLayout { heads, page_size, dtype };
-        let mut kv = backend.kv(layout, count, true).expect("kv");
+        let extras = PageExtras { bounds: true, gates: true };
+        let mut kv = backend.kv(layout, count, extras).expect("kv");
+        let [gate_q, gate_k] = gate_weights().map(|w| backend.linear(&[(w, None)]).expect("gates"));
         let mut batch = backend.batch(capacity, page_size).expect("batch");
         let mut q = backend.rows(RowsKind::Activation, [most, WIDTH]).expect("rows");
         let out = backend.rows(RowsKind::Activation, [most, H * D]).expect("rows");
@@ -147,6 +190,8 @@ impl<B: Backend> Rig<B> {
             let append =
                 Append { qkv: &mut q, qk_norm: None, eps: 1e-6, rope: &rope, batch: &batch, kv: &mut kv };
             backend.append(append).expect("append");
+            let gates = PageGates { q: &gate_q, k: &gate_k, rope: &rope };
+            backend.key_gates(KeyGates { gates, batch: &batch, kv: &mut kv }).expect("gates");
         }
         step.clear();
         let mut last_rows = Vec::new();
@@ -157,11 +202,11 @@ impl<B: Backend> Rig<B> {
         }
         backend.upload(&step, &mut batch).expect("upload");
         backend.write_rows(&last_rows, &mut q).expect("write");
-        Rig { backend, heads, capacity, kv, batch, q, out, sequences }
+        Rig { backend, heads, capacity, kv, gate_q, gate_k, rope, batch, q, out, sequences }
     }
 
     fn run(&mut self, attention: &Attention) -> Outcome {
-        let Rig { backend, heads, capacity, kv, batch, q, out, sequences } = self;
+        let Rig { backend, heads, capacity, kv, gate_q, gate_k, rope, batch, q, out, sequences } = self;
         let seqs = sequences.len();
         let mut buffers = Buffers::new(backend, attention, *capacity, *heads).expect("buffers");
         let mut counters = backend.counters(LAYERS).expect("counters");
@@ -172,6 +217,7 @@ impl<B: Backend> Rig<B> {
             let op = DecodeAttend {
                 q,
                 kv,
+                gates: Some(PageGates { q: gate_q, k: gate_k, rope }),
                 heads: *heads,
                 scale: SCALE,
                 batch,
@@ -280,8 +326,8 @@ pub(crate) fn within_the_budget_all_is_full<B: Backend>(backend: B, dtype: DType
     }
 }
 
-/// Buffers of one attention do not serve another.
-pub(crate) fn foreign_buffers_are_refused<B: Backend>(backend: B, dtype: DType) {
+/// Buffers of one attention do not serve another, and a policy that ranks by gates wants a layer with gates.
+pub(crate) fn what_was_made_for_another_policy_is_refused<B: Backend>(backend: B, dtype: DType) {
     let mut rig = Rig::new(backend, dtype, &[K + 1]);
     let Rig { backend, heads, capacity, kv, batch, q, out, .. } = &mut rig;
     for (made_for, used_with) in
@@ -292,6 +338,7 @@ pub(crate) fn foreign_buffers_are_refused<B: Backend>(backend: B, dtype: DType) 
         let op = DecodeAttend {
             q,
             kv,
+            gates: None,
             heads: *heads,
             scale: SCALE,
             batch,
@@ -308,4 +355,21 @@ pub(crate) fn foreign_buffers_are_refused<B: Backend>(backend: B, dtype: DType) 
             )
         );
     }
+    let seer = attention(Policy::Seer);
+    let mut buffers = Buffers::new(backend, &seer, *capacity, *heads).expect("buffers");
+    let mut counters = backend.counters(LAYERS).expect("counters");
+    let op = DecodeAttend {
+        q,
+        kv,
+        gates: None,
+        heads: *heads,
+        scale: SCALE,
+        batch,
+        max_len: K + 1,
+        layer: 1,
+        counters: &mut counters,
+        out,
+    };
+    let error = decode_attention(backend, &seer, &mut buffers, op).expect_err("refused");
+    assert_eq!(error.to_string(), "decode step of policy `seer`: layer 1 has no gates");
 }

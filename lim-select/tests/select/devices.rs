@@ -34,9 +34,9 @@ mod cpu {
     }
 
     #[test]
-    fn foreign_buffers_are_refused() {
+    fn what_was_made_for_another_policy_is_refused() {
         for cpu in cpus() {
-            decode::foreign_buffers_are_refused(cpu, DType::BF16);
+            decode::what_was_made_for_another_policy_is_refused(cpu, DType::BF16);
         }
     }
 }
@@ -68,7 +68,7 @@ mod cuda {
     }
 
     #[test]
-    fn foreign_buffers_are_refused() {
-        decode::foreign_buffers_are_refused(gpu(), DType::BF16);
+    fn what_was_made_for_another_policy_is_refused() {
+        decode::what_was_made_for_another_policy_is_refused(gpu(), DType::BF16);
     }
 }

@@ -90,6 +90,7 @@ fn compare<B: Backend>(backend: &mut B, batch: &Batch) {
         Choice::PerKvHead,
         Choice::Peak,
         Choice::Pages,
+        Choice::Gates,
         Choice::PeakPages,
         Choice::Nothing,
     ] {
@@ -97,7 +98,7 @@ fn compare<B: Backend>(backend: &mut B, batch: &Batch) {
             Choice::PeakPages => {
                 Quota { sinks: 0, history: batch.quota.history + batch.quota.sinks, ..batch.quota }
             }
-            Choice::Pages => Quota { sinks: 0, history: batch.quota.budget(), window: 0 },
+            Choice::Pages | Choice::Gates => Quota { sinks: 0, history: batch.quota.budget(), window: 0 },
             // With nothing to rank, the budget is all sinks and window.
             Choice::Nothing => {
                 Quota { history: 0, window: batch.quota.window + batch.quota.history, ..batch.quota }
@@ -110,7 +111,7 @@ fn compare<B: Backend>(backend: &mut B, batch: &Batch) {
         }
         let got = select(backend, choice, quota, page_size, batch);
         for (seq, (n, scores)) in batch.sequences.iter().enumerate() {
-            let scores = scores_of(choice, batch.heads, page_size, *n, scores);
+            let scores = scores_of(choice, heads(batch), page_size, *n, scores);
             let expected = reference::select(choice, scores, heads(batch), *n, page_size, quota, batch.mass);
             assert!(
                 got[seq] == expected,
@@ -126,9 +127,10 @@ fn heads(batch: &Batch) -> Heads {
 }
 
 /// `[H][n]`, or as many of them as there are page scores.
-fn scores_of(choice: Choice, heads: usize, page_size: PageSize, n: usize, scores: &[f32]) -> &[f32] {
+fn scores_of(choice: Choice, heads: Heads, page_size: PageSize, n: usize, scores: &[f32]) -> &[f32] {
     match choice {
-        Choice::Pages => &scores[..heads * page_size.pages_for(n)],
+        Choice::Pages => &scores[..heads.query() * page_size.pages_for(n)],
+        Choice::Gates => &scores[..heads.kv() * page_size.pages_for(n)],
         _ => scores,
     }
 }
@@ -146,10 +148,11 @@ fn select<B: Backend>(
     let capacity = Capacity { rows: seqs, seqs, tokens };
     let mut step = Step::default();
     let pages: Vec<u32> = (0..page_size.pages_for(tokens) as u32).collect();
-    let mut scores = backend.scores(capacity, heads).expect("scores");
+    let rows = choice.scores().map_or(heads.query(), |scoring| scoring.rows(heads));
+    let mut scores = backend.pooled(capacity, rows).expect("scores");
     for (seq, (n, data)) in batch.sequences.iter().enumerate() {
         step.push(&[0], *n, &pages[..page_size.pages_for(*n)]).expect("one row");
-        let data = scores_of(choice, batch.heads, page_size, *n, data);
+        let data = scores_of(choice, heads, page_size, *n, data);
         backend.write_scores(seq, data, &mut scores).expect("fits");
     }
     let mut on_device = backend.batch(capacity, page_size).expect("batch");

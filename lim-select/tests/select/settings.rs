@@ -26,6 +26,7 @@ fn defaults_of_every_policy() {
     assert_eq!(quota(Policy::Lim), parts(4, 1536, 508));
     assert_eq!(quota(Policy::Tidal), parts(0, 2048, 0));
     assert_eq!(quota(Policy::Quest), parts(0, 2048, 0));
+    assert_eq!(quota(Policy::Seer), parts(0, 2048, 0));
     assert_eq!(quota(Policy::LimLayer), quota(Policy::Lim));
     assert_eq!(quota(Policy::Kascade), parts(0, 2048, 0));
     assert_eq!(quota(Policy::OmniKv), parts(0, 2048, 0));
@@ -45,7 +46,7 @@ fn schedules_of_every_policy() {
     let later = roles(Policy::LimLayer);
     assert_eq!(later[..2], [Role::Dense; 2]);
     assert_eq!(later[2..], [Role::Select { own: Own::Sparse }; 34]);
-    for policy in [Policy::Quest, Policy::Streaming] {
+    for policy in [Policy::Quest, Policy::Seer, Policy::Streaming] {
         assert_eq!(roles(policy), [Role::Select { own: Own::Sparse }; 36]);
         let some = Settings { layers: Some("dense=0-1,select=2-35s".parse().expect("valid")), ..of(policy) };
         assert_eq!(resolve(&some).expect("valid").plan().dense_layers(), [0, 1]);
@@ -79,6 +80,14 @@ fn refusals_say_why() {
         (
             Settings { sinks: Some(4), ..of(Policy::Quest) },
             "sinks does not apply to policy `quest`: it keeps whole pages by score, the first page like any other",
+        ),
+        (
+            Settings { sinks: Some(4), ..of(Policy::Seer) },
+            "sinks does not apply to policy `seer`: it keeps whole pages by gate, the first page like any other",
+        ),
+        (
+            Settings { recent_ratio: Some(0.5), ..of(Policy::Seer) },
+            "recent_ratio does not apply to policy `seer`: it keeps no window, only the current token's page",
         ),
         (
             Settings { sinks: Some(4), ..of(Policy::Delta) },
@@ -130,7 +139,7 @@ fn refusals_say_why() {
     }
     assert_eq!(
         "dense".parse::<Policy>().expect_err("no such").to_string(),
-        "unknown policy `dense`: full, lim, lim-layer, tidal, kascade, omnikv, delta, topp, quest or streaming"
+        "unknown policy `dense`: full, lim, lim-layer, tidal, kascade, omnikv, delta, topp, quest, seer or streaming"
     );
 }
 
