@@ -2,8 +2,8 @@
 
 use half::{bf16, f16};
 use lim_kernels::{
-    Append, Attend, Backend, Capacity, DType, HostTensor, KvLayout, LinearAdd, Over, PageSize, Pick, Quota,
-    Result, RowsKind, Score, ScoreOf, Select, Sets, Step, Tensor,
+    Append, Attend, Backend, Capacity, DType, HostTensor, KvLayout, LinearAdd, Over, PageExtras, PageSize,
+    Pick, Quota, Result, RowsKind, Score, ScoreOf, Select, Sets, Step, Tensor,
 };
 
 /// Numbers from -1 to 1 of a linear congruential generator: any will do, but not all the same.
@@ -152,7 +152,7 @@ impl<B: Backend> Decode<B> {
         let width = heads.qkv_width();
         let (mut noise, mut kvs) = (Noise::new(3), Vec::new());
         for _ in 0..layers {
-            let mut kv = b.kv(layout, pages * seqs, true)?;
+            let mut kv = b.kv(layout, pages * seqs, PageExtras { bounds: true, gates: false })?;
             for start in (0..len).step_by(CHUNK) {
                 let rows = CHUNK.min(len - start);
                 let mut step = Step::default();
@@ -256,7 +256,7 @@ impl<B: Backend> Prefill<B> {
     /// When the backend cannot hold them.
     pub fn new(b: &mut B, layout: KvLayout, rows: usize, len: usize) -> Result<Self> {
         let pages = layout.page_size.pages_for(len);
-        let kv = b.kv(layout, pages, false)?;
+        let kv = b.kv(layout, pages, PageExtras::default())?;
         let mut batch = b.batch(Capacity { rows, seqs: 1, tokens: len }, layout.page_size)?;
         let mut step = Step::default();
         step.push(&vec![0; rows], len, &(0..pages as u32).collect::<Vec<_>>())?;

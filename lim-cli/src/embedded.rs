@@ -6,6 +6,8 @@ struct Aligned<T: ?Sized>(T);
 
 static WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!("../assets/lim-demo/model.safetensors"));
 
+static GATES: &Aligned<[u8]> = &Aligned(*include_bytes!("../assets/lim-demo/seer.safetensors"));
+
 /// Name in reports.
 pub(crate) const NAME: &str = "lim-demo";
 
@@ -17,4 +19,5 @@ pub(crate) const FILES: &[(&str, &[u8])] = &[
     ("tokenizer_config.json", include_bytes!("../assets/lim-demo/tokenizer_config.json")),
     ("generation_config.json", include_bytes!("../assets/lim-demo/generation_config.json")),
     ("lim.json", include_bytes!("../assets/lim-demo/lim.json")),
+    ("seer.safetensors", &GATES.0),
 ];

@@ -99,7 +99,7 @@ fn within(
     free: u64,
     least: usize,
 ) -> EngineOptions {
-    let page = demand.token(sizes.kv_dtype) * sizes.page_size.tokens() as u64;
+    let page = demand.page(&sizes);
     let fits = usize::try_from(free / 4 * 3 / page.max(1)).unwrap_or(usize::MAX);
     cut(console, sizes, sizes.pages.min(fits.max(least)))
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use lim_kernels::{DType, PageSize};
 use lim_model::{
-    ChatTemplate, Checkpoint, Config, Demand, Download, GenerationConfig, Hub, Message, Model, ModelDir,
-    RopeKind, Tokenizer, Weights,
+    ChatTemplate, Checkpoint, Config, Demand, Download, Gates, GenerationConfig, Hub, Message, Model,
+    ModelDir, RopeKind, Tokenizer, Weights,
 };
 use lim_select::{Attention, ModelFile, ModelHint, Settings};
 use serde_json::{Map, Value};
@@ -149,11 +149,37 @@ impl Opened {
     /// What `flags` over the model's lim.json come to.
     ///
     /// # Errors
-    /// As [`policy::resolve`].
+    /// As [`policy::resolve`]; or when the policy needs gates and there are none for pages of this size.
     pub(crate) fn attention(&self, flags: &Settings, page_size: PageSize) -> Result<Attention> {
         let Config { family, layers, hidden, .. } = self.config;
         let hint = ModelHint { model_type: family.name(), name: &self.name, layers, hidden };
-        policy::resolve(flags, self.settings.as_ref(), &hint, page_size)
+        let attention = policy::resolve(flags, self.settings.as_ref(), &hint, page_size)?;
+        let gates = self.gates(std::slice::from_ref(&attention))?;
+        if let Some(made_for) = gates.and_then(|gates| gates.page_size())
+            && made_for != page_size
+        {
+            let (name, policy, size) = (&self.name, attention.policy(), made_for.tokens());
+            return Err(Error::Usage(format!(
+                "--page-size does not go with --attention {policy}: the gates of {name} were made for pages of {size} \
+                 tokens"
+            )));
+        }
+        Ok(attention)
+    }
+
+    /// The model's gates, where one of `attentions` needs them.
+    fn gates(&self, attentions: &[Attention]) -> Result<Option<Gates>> {
+        let Some(by) = attentions.iter().find(|a| a.policy().extras().gates) else { return Ok(None) };
+        let Some(dir) = &self.dir else {
+            return Ok(Some(Gates::random(&self.config, self.dtype, RANDOM_SEED)));
+        };
+        match dir.gates(&self.config) {
+            Err(missing @ lim_model::Error::MissingFile { .. }) => Err(Error::Failed(format!(
+                "--attention {} needs gates that were distilled from the model: {missing}",
+                by.policy()
+            ))),
+            gates => Ok(Some(gates?)),
+        }
     }
 
     /// The model's directory; `None` where it has none.
@@ -181,20 +207,24 @@ impl Opened {
         format!("{fewer}{bf16}, or run on another --device")
     }
 
-    /// Brings the weights to `backend`, for positions up to `positions`.
+    /// Brings the weights to `backend`, for positions up to `positions`, and the gates where one of `attentions` needs them.
     pub(crate) fn load<B: Machine>(
         &self,
         backend: &mut B,
         positions: usize,
+        attentions: &[Attention],
         console: Console,
     ) -> Result<Model<B>> {
         let bar = console.bar("loading", self.config.layers as u64);
         let stored = B::CONVERTS.then(|| self.weights.as_stored());
         let weights = stored.as_ref().unwrap_or(&self.weights);
-        let model = Model::load(backend, self.config.clone(), weights, positions, |layers| {
+        let mut model = Model::load(backend, self.config.clone(), weights, positions, |layers| {
             bar.set_position(layers as u64)
         })?;
         bar.finish_and_clear();
+        if let Some(gates) = self.gates(attentions)? {
+            model.load_gates(backend, &gates)?;
+        }
         Ok(model)
     }
 

@@ -17,8 +17,8 @@ pub struct Model<B: Backend> {
     head: Option<B::Linear>,
     rope: B::Rope,
     positions: usize,
-    /// Page size that the blocks' gates were made for, where they have gates.
-    gates: Option<PageSize>,
+    /// Whether the blocks have gates, and for which page size; within, `None` is any.
+    gates: Option<Option<PageSize>>,
 }
 
 /// One step through the model: what goes in, and everything it changes.
@@ -102,12 +102,12 @@ impl<B: Backend> Model<B> {
         let refuse = |reason: String| Err(Error::Request { what: "page gates", reason });
         match self.gates {
             _ if !extras.gates => Ok(()),
-            Some(made_for) if made_for == page_size => Ok(()),
-            Some(made_for) => {
+            None => refuse("are to be kept, the model was loaded without".into()),
+            Some(Some(made_for)) if made_for != page_size => {
                 let (made_for, size) = (made_for.tokens(), page_size.tokens());
                 refuse(format!("were made for pages of {made_for} tokens, the cache has pages of {size}"))
             }
-            None => refuse("are to be kept, the model was loaded without".into()),
+            Some(_) => Ok(()),
         }
     }
 

@@ -44,7 +44,7 @@ fn a_decode_step_allocates_nothing() {
         let mut cpu = Cpu::new(Some(1)).unwrap();
         let weights = Checkpoint::random(DType::BF16, 1).weights(&config, None).unwrap();
         let options = EngineOptions::new(3, 256);
-        let gates = Gates::random(&config, DType::BF16, 1, options.page_size);
+        let gates = Gates::random(&config, DType::BF16, 1);
         let mut model = Model::load(&mut cpu, config.clone(), &weights, 512, |_| ()).unwrap();
         model.load_gates(&mut cpu, &gates).unwrap();
         let attention = settings.resolve(&hint, options.page_size).unwrap();

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use lim_kernels::cuda::Cuda;
-use lim_kernels::{Attend, Backend, Capacity, Over, Result, RowsKind, Score, ScoreOf, Sets, Step};
+use lim_kernels::{
+    Attend, Backend, Capacity, Over, PageExtras, Result, RowsKind, Score, ScoreOf, Sets, Step,
+};
 
 use super::pool::{Pool, Rotary};
 use super::selection::random_selection;
@@ -195,7 +197,7 @@ pub fn prefill(cuda: &mut Cuda, pool: &Rc<Pool>, [rows, len]: [usize; 2]) -> Res
 pub fn append(cuda: &mut Cuda, rotary: &Rc<Rotary>, [seqs, len]: [usize; 2]) -> Result<Prepared> {
     const CALLS: usize = 64;
     let (layout, heads) = (layout()?, heads()?);
-    let mut kv = cuda.kv(layout, CALLS * seqs + 1, false)?;
+    let mut kv = cuda.kv(layout, CALLS * seqs + 1, PageExtras::default())?;
     let capacity = Capacity { rows: seqs, seqs, tokens: len };
     let mut batches = Vec::with_capacity(CALLS);
     for call in 0..CALLS {

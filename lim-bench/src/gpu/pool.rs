@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use lim_kernels::cuda::{Cuda, CudaBatch, CudaKv, CudaRope, CudaRows, CudaVector};
-use lim_kernels::{Append, Backend, Capacity, DType, HostTensor, Result, RowsKind, Step, Tensor};
+use lim_kernels::{Append, Backend, Capacity, DType, HostTensor, PageExtras, Result, RowsKind, Step, Tensor};
 
 use super::{Noise, heads, layout, too_few_pages};
 
@@ -46,7 +46,7 @@ impl Pool {
         for index in (1..pages).rev() {
             order.swap(index, noise.below(index + 1));
         }
-        let mut kv = cuda.kv(layout, pages, true)?;
+        let mut kv = cuda.kv(layout, pages, PageExtras { bounds: true, gates: true })?;
         let mut qkv = cuda.rows(RowsKind::Activation, [CHUNK, heads.qkv_width()])?;
         cuda.write_rows(&noise.floats(qkv.len(), 1.7), &mut qkv)?;
         let rotary = Rc::new(Rotary::new(cuda)?);

@@ -94,6 +94,7 @@ fn about(policy: Policy) -> String {
             "tokens until --top-mass of every head's attention is reached, chosen at select layers, reused"
         }
         Policy::Tidal => "each query head's own tokens, chosen at select layers, reused by later ones",
+        Policy::Seer => "each KV head's own pages, by gates distilled from the model, chosen in every layer",
         Policy::Quest => "each query head's own pages, by bounds of their keys, chosen in every layer",
         Policy::Streaming => "the first tokens and the last",
     };
@@ -118,7 +119,7 @@ pub(crate) struct BudgetArgs {
     /// K, tokens a sparse layer reads per step
     #[arg(long, value_name = "K")]
     pub(crate) token_budget: Option<usize>,
-    /// Share of the budget for sinks and the most recent tokens, 0 to 1 (not quest and streaming)
+    /// Share of the budget for sinks and the most recent tokens, 0 to 1 (not quest, seer and streaming)
     #[arg(long, value_name = "R")]
     pub(crate) recent_ratio: Option<f64>,
     /// First tokens that are always kept

@@ -143,7 +143,8 @@ impl Job for Solve {
             prompt,
         };
         let tokens = options.prompt.len() + options.max_new_tokens - 1;
-        let model = opened.load(&mut backend, tokens, Console::new(true))?;
+        let model =
+            opened.load(&mut backend, tokens, std::slice::from_ref(&attention), Console::new(true))?;
         let sizes = EngineOptions { kv_dtype: opened.dtype, ..EngineOptions::new(1, tokens) };
         let mut engine = Engine::new(backend, model, attention, sizes)?;
         let never = AtomicBool::new(false);

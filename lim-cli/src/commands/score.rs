@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use lim_kernels::Capacity;
+use lim_kernels::{Capacity, PageExtras};
 use lim_model::{Engine, EngineOptions, ScoreOptions};
 
 use crate::args::{OutputFormat, ScoreArgs};
@@ -71,7 +71,7 @@ impl Job for Score {
             page_size,
             kv_dtype: opened.dtype,
             prompts: 0,
-            page_bounds: false,
+            extras: PageExtras::default(),
         };
         if let Some(free) = backend.free_memory()? {
             let demand = opened.demand(std::slice::from_ref(&attention));
@@ -79,7 +79,7 @@ impl Job for Score {
             options = room.fit(console, &demand, options, options.pages)?;
         }
         let begun = Instant::now();
-        let model = opened.load(&mut backend, tokens, console)?;
+        let model = opened.load(&mut backend, tokens, std::slice::from_ref(&attention), console)?;
         let load_s = begun.elapsed().as_secs_f64();
         let mut engine = Engine::new(backend, model, attention.clone(), options)?;
         let bar = console.bar("scoring", tokens as u64);

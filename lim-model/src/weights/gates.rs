@@ -20,7 +20,8 @@ pub(crate) const FILE: &str = "seer.safetensors";
 #[derive(Clone, Debug)]
 pub struct Gates {
     source: Source,
-    page_size: PageSize,
+    /// `None`: any.
+    page_size: Option<PageSize>,
     /// Of the two weights.
     shapes: [[usize; 2]; 2],
     layers: usize,
@@ -45,10 +46,10 @@ impl Gates {
         Gates::check(name, files, page_size, config)
     }
 
-    /// Random gates, for measurements without a checkpoint.
-    pub fn random(config: &Config, dtype: DType, seed: u64, page_size: PageSize) -> Self {
+    /// Random gates for pages of any size, for measurements without a checkpoint.
+    pub fn random(config: &Config, dtype: DType, seed: u64) -> Self {
         let source = Source::Random(Random { dtype, seed });
-        Gates { source, page_size, shapes: shapes(config), layers: config.layers }
+        Gates { source, page_size: None, shapes: shapes(config), layers: config.layers }
     }
 
     fn check(file: &str, files: Files, page_size: Option<String>, config: &Config) -> Result<Self> {
@@ -65,11 +66,11 @@ impl Gates {
             found: page_size.unwrap_or_else(|| "missing".into()),
             must: "the page size that the gates were made for, a power of two from 1 to 256".into(),
         })?;
-        Ok(Gates { source: Source::Files(files), page_size, shapes, layers: config.layers })
+        Ok(Gates { source: Source::Files(files), page_size: Some(page_size), shapes, layers: config.layers })
     }
 
-    /// Tokens of the pages that the gates were made for.
-    pub fn page_size(&self) -> PageSize {
+    /// Size of the pages that the gates were made for; `None` for random ones, which take any.
+    pub fn page_size(&self) -> Option<PageSize> {
         self.page_size
     }
 

@@ -5,6 +5,7 @@ mod config;
 mod crowd;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod gates;
 mod generating;
 mod goldens;
 mod hf;

@@ -2,14 +2,11 @@
 
 use std::sync::atomic::AtomicBool;
 
-use lim_kernels::cpu::Cpu;
-use lim_kernels::{DType, PageExtras, PageSize};
-use lim_model::{Checkpoint, Engine, Gates, Model, Request, ScoreOptions};
+use lim_kernels::PageExtras;
+use lim_model::{Request, ScoreOptions};
 use lim_select::Policy;
 
-use crate::tiny::{
-    POSITIONS, alone, attention, config, engine, greedy, options, page_size, prompt, random, run,
-};
+use crate::tiny::{alone, attention, engine, greedy, options, prompt, random, run};
 
 #[test]
 fn within_the_budget_every_policy_is_full_bit_for_bit() {
@@ -115,25 +112,6 @@ fn what_a_policy_needs_beside_the_pages_must_be_there() {
         let error = engine.set_attention(attention(policy, 24)).unwrap_err().to_string();
         assert_eq!(error, format!("attention `{policy}` needs {what}, the engine has none"));
     }
-}
-
-#[test]
-fn gates_must_be_there_and_fit_the_pages() {
-    let refused = |gates: Option<Gates>| {
-        let mut cpu = Cpu::new(Some(1)).unwrap();
-        let weights = Checkpoint::random(DType::F32, 1).weights(&config(), None).unwrap();
-        let mut model = Model::load(&mut cpu, config(), &weights, POSITIONS, |_| ()).unwrap();
-        if let Some(gates) = gates {
-            model.load_gates(&mut cpu, &gates).unwrap();
-        }
-        Engine::new(cpu, model, attention(Policy::Seer, 24), options()).err().map(|error| error.to_string())
-    };
-    let random = |page_size| Some(Gates::random(&config(), DType::BF16, 1, page_size));
-    assert_eq!(refused(random(page_size())), None);
-    let none = "page gates are to be kept, the model was loaded without";
-    assert_eq!(refused(None).as_deref(), Some(none));
-    let other = "page gates were made for pages of 16 tokens, the cache has pages of 4";
-    assert_eq!(refused(random(PageSize::default())).as_deref(), Some(other));
 }
 
 #[test]

@@ -63,7 +63,7 @@ pub(crate) fn engine_on<B: Backend>(
 ) -> Engine<B> {
     let config = config();
     let weights = Checkpoint::random(dtype, 1).weights(&config, None).unwrap();
-    let gates = Gates::random(&config, dtype, 2, page_size());
+    let gates = Gates::random(&config, dtype, 2);
     let mut model = Model::load(&mut backend, config, &weights, POSITIONS, |_| ()).unwrap();
     model.load_gates(&mut backend, &gates).unwrap();
     Engine::new(backend, model, attention, options).unwrap()

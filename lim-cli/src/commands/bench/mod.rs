@@ -5,7 +5,7 @@ mod plan;
 mod plot;
 mod table;
 
-use lim_kernels::Capacity;
+use lim_kernels::{Capacity, PageExtras};
 use lim_model::{Engine, EngineOptions, Usage};
 use lim_select::{Attention, Policy};
 
@@ -78,7 +78,7 @@ impl Job for Bench<'_> {
             let room = Room { device: &device, free };
             options = room.fit(*console, &opened.demand(attentions), options, options.pages)?;
         }
-        let model = opened.load(&mut backend, tokens, *console)?;
+        let model = opened.load(&mut backend, tokens, attentions, *console)?;
         let mut engine = Engine::new(backend, model, attentions[0].clone(), options)?;
 
         let mut yardstick = Yardstick::new(engine.backend_mut())?;
@@ -130,7 +130,7 @@ impl Bench<'_> {
             page_size,
             kv_dtype: opened.dtype,
             prompts: 0,
-            page_bounds: attentions.iter().any(|a| a.policy().needs_page_bounds()),
+            extras: attentions.iter().fold(PageExtras::default(), |all, a| all.and(a.policy().extras())),
         }
     }
 

@@ -10,7 +10,7 @@ mod words;
 
 use std::path::Path;
 
-use lim_kernels::{Capacity, Quota, SampleParams};
+use lim_kernels::{Capacity, PageExtras, Quota, SampleParams};
 use lim_model::{Divergence, Engine, EngineOptions, Recall, Request, sample_seed};
 use lim_select::{Attention, Layers, Policy, Settings};
 
@@ -166,7 +166,7 @@ impl Job for Calibrate<'_> {
         let (sizes, device) = (self.sizes(&backend)?, backend.device());
         let full = Settings { policy: Some(Policy::Full), ..Settings::default() };
         let full = opened.attention(&full, sizes.page_size)?;
-        let model = opened.load(&mut backend, sizes.capacity.tokens, *console)?;
+        let model = opened.load(&mut backend, sizes.capacity.tokens, &self.settings, *console)?;
         let mut engine = Engine::new(backend, model, full, sizes)?;
 
         let requests = self.requests();
@@ -256,7 +256,7 @@ impl Calibrate<'_> {
             page_size,
             kv_dtype: opened.dtype,
             prompts: PROMPTS,
-            page_bounds: false,
+            extras: PageExtras::default(),
         };
         memory::fit(*console, backend, &opened.demand(settings), sizes, pages)
     }

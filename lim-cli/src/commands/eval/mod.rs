@@ -9,7 +9,7 @@ mod solve;
 mod stats;
 mod store;
 
-use lim_kernels::Capacity;
+use lim_kernels::{Capacity, PageExtras};
 use lim_model::{Engine, EngineOptions, sample_seed};
 
 use super::generate::options;
@@ -130,7 +130,7 @@ impl Job for Eval {
         if store.len() < run.len() {
             let recipe = self.recipe()?;
             let sizes = self.sizes(&backend)?;
-            let model = opened.load(&mut backend, sizes.capacity.tokens, *console)?;
+            let model = opened.load(&mut backend, sizes.capacity.tokens, &run.attentions(), *console)?;
             let mut engine = Engine::new(backend, model, run.settings[0].attention.clone(), sizes)?;
             let bar = console.bar("answers", run.len() as u64);
             for (index, setting) in run.settings.iter().enumerate() {
@@ -213,21 +213,25 @@ impl Eval {
         let seqs = args.batch.get().min(run.per_setting());
         let page_size = args.model.page_size;
         let pages = page_size.pages_for(tokens);
+        let attentions = run.attentions();
         let sizes = EngineOptions {
             capacity: Capacity { rows: seqs.max(B::PREFILL_ROWS), seqs, tokens },
             pages: seqs * pages,
             page_size,
             kv_dtype: opened.dtype,
             prompts: PROMPTS,
-            page_bounds: run.settings.iter().any(|s| s.attention.policy().needs_page_bounds()),
+            extras: attentions.iter().fold(PageExtras::default(), |all, a| all.and(a.policy().extras())),
         };
-        let attentions: Vec<_> = run.settings.iter().map(|s| s.attention.clone()).collect();
         let demand = opened.demand(&attentions);
         memory::fit(*console, backend, &demand, sizes, pages)
     }
 }
 
 impl Run {
+    fn attentions(&self) -> Vec<lim_select::Attention> {
+        self.settings.iter().map(|setting| setting.attention.clone()).collect()
+    }
+
     /// Answers in all.
     fn len(&self) -> usize {
         self.settings.len() * self.per_setting()

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use indicatif::ProgressBar;
-use lim_kernels::Capacity;
+use lim_kernels::{Capacity, PageExtras};
 use lim_model::{Engine, EngineOptions, FinishReason, GenerateOptions, Progress};
 
 use crate::args::{GenerateArgs, OutputFormat};
@@ -83,7 +83,7 @@ impl Job for Generate<'_> {
         options.max_new_tokens = tokens + 1 - options.prompt.len();
         sampling.max_new_tokens = options.max_new_tokens;
         let begun = Instant::now();
-        let model = opened.load(&mut backend, tokens, console)?;
+        let model = opened.load(&mut backend, tokens, std::slice::from_ref(&attention), console)?;
         let load_s = begun.elapsed().as_secs_f64();
         let mut engine = Engine::new(backend, model, attention.clone(), sizes)?;
 
@@ -150,7 +150,7 @@ impl Generate<'_> {
             page_size,
             kv_dtype: opened.dtype,
             prompts: 0,
-            page_bounds: false,
+            extras: PageExtras::default(),
         };
         let mut tokens = prompt + options.max_new_tokens - 1;
         let Some(free) = backend.free_memory()? else { return Ok(sizes(tokens)) };

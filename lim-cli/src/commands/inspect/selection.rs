@@ -1,6 +1,6 @@
 //! `inspect --selection`: what the select layers keep of one sequence, as text, JSON and picture.
 
-use lim_kernels::{Capacity, SampleParams};
+use lim_kernels::{Capacity, PageExtras, SampleParams};
 use lim_model::{Continuation, Engine, EngineOptions, Trace, TraceOptions};
 use lim_select::{Attention, Report};
 use serde::Serialize;
@@ -197,11 +197,11 @@ impl Job for Look<'_> {
             page_size,
             kv_dtype: opened.dtype,
             prompts: 0,
-            page_bounds: false,
+            extras: PageExtras::default(),
         };
         let demand = opened.demand(std::slice::from_ref(attention));
         let sizes = memory::fit(console, &backend, &demand, sizes, sizes.pages)?;
-        let model = opened.load(&mut backend, tokens, console)?;
+        let model = opened.load(&mut backend, tokens, std::slice::from_ref(attention), console)?;
         let mut engine = Engine::new(backend, model, attention.clone(), sizes)?;
         let continuation = Continuation::Generate { max_new_tokens, params, stop_ids: &text.end_ids };
         let bar = console.bar("tokens", tokens as u64);
