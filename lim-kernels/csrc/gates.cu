@@ -15,8 +15,8 @@
 
 namespace lim {
 
-constexpr int GATE_WARPS = 8, GATE_PAIRS = 16;  // pairs of outputs (i, i + d / 2) that a block of query gates makes
-constexpr int SCORE_WARPS = 4, SCORE_AHEAD = 4; // pages that a thread has on their way together
+constexpr int GATE_WARPS = 16, GATE_PAIRS = 4;  // pairs of outputs (i, i + d / 2) that a block of query gates makes
+constexpr int SCORE_WARPS = 4, SCORE_AHEAD = 4;  // pages that a thread has on their way together
 
 // Elements that a thread loads at once.
 template <class T> struct Vector {

@@ -161,7 +161,7 @@ fn below_the_budget_every_policy_is_full() {
     };
     let full = run(&["--attention", "full"]);
     assert_eq!(full.1, 0);
-    for policy in ["lim", "tidal", "quest", "streaming"] {
+    for policy in ["lim", "tidal", "quest", "seer", "streaming"] {
         assert_eq!(run(&["--attention", policy, "--token-budget", "4096"]), full, "{policy}");
     }
 }

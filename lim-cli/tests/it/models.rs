@@ -39,6 +39,40 @@ fn generate(model: &Path, args: &[&str]) -> Value {
 }
 
 #[test]
+fn seer_reads_the_gates_beside_the_model() {
+    let model = copy_of_demo();
+    let seer =
+        ["walk ab bc ca from a 4", "-n", "30", "--ignore-eos", "--attention", "seer", "--token-budget", "32"];
+    let out = generate(model.path(), &seer);
+    assert_eq!(out["attention"]["policy"], "seer");
+    assert_eq!(out["attention"]["recent_ratio"], Value::Null);
+    assert_eq!(out["attention"]["select_layers"], json!([0, 1, 2, 3, 4, 5, 6, 7]));
+    // From 33 cached tokens on, in each of 8 layers.
+    let selections = out["sparsity"]["selections"].as_u64().expect("a number");
+    assert!(selections > 0 && selections % 8 == 0, "{selections}");
+    assert!(
+        out["sparsity"]["mean_attended_tokens"].as_f64() < out["sparsity"]["mean_context_tokens"].as_f64()
+    );
+
+    let at = ["generate", "--model", text(model.path()), "--device", "cpu"];
+    let other = lim(&[&at[..], &seer, &["--page-size", "32"]].concat());
+    assert_eq!(other.code, 2, "{}", other.stderr);
+    let words = "--page-size does not go with --attention seer: the gates of";
+    assert!(other.stderr.contains(words), "{}", other.stderr);
+
+    std::fs::remove_file(model.path().join("seer.safetensors")).expect("removed");
+    let without = lim(&[&at[..], &seer].concat());
+    assert_eq!((without.code, without.stdout.as_str()), (1, ""));
+    for words in
+        ["--attention seer needs gates that were distilled from the model: ", ": no seer.safetensors"]
+    {
+        assert!(without.stderr.contains(words), "no {words:?} in {}", without.stderr);
+    }
+    // Nobody else looks for them.
+    generate(model.path(), &["walk ab bc ca from a 4", "-n", "2", "--attention", "quest"]);
+}
+
+#[test]
 fn greedy_tokens_are_those_of_hf_transformers() {
     for name in
         ["qwen3-tied-bf16", "qwen2-default", "llama-llama3-sharded", "mistral-yarn-mscale", "llama-f16"]

@@ -6,8 +6,8 @@
 //! token's page, and the P-1 best others (ties: the lower page), so a set holds at most K tokens.
 //!
 //! Weights come from a file beside the model, made for one page size. Simplified: a block is a page (16 tokens by
-//! default, 64 in the paper), the gate is as wide as a head, a threshold in the place of the budget is not offered, and
-//! keys are pooled as they are stored, rounded and turned back.
+//! default, 64 in the paper), the gate is as wide as a head and has no norms, a threshold in the place of the budget is
+//! not offered, and keys are pooled as they are stored, rounded and turned back.
 
 use super::{Choice, Knob, Rule, Schedule, SelectRule};
 
