@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 
 import tasks
-from export import load_weights
+from export import config_of, load_weights
 from gates import Gates, best_pages, save_gates
-from model import Config, Model, after, before, causal, repeat_kv, rope_table
+from model import Model, after, before, causal, repeat_kv, rope_table
 
 START = time.time()
 RANGES = [(200, 640), (600, 1280), (1200, 2048), (1900, 2560)]  # lengths of problems in tokens, drawn alike
@@ -165,7 +165,7 @@ def main():
     device = "cpu" if a.toy else "cuda"
     dtype = torch.float32 if a.toy else torch.bfloat16
     torch.set_float32_matmul_precision("high")
-    c = Config()
+    c = config_of(a.weights)
     model = load_weights(Model(c), a.weights).to(device).requires_grad_(False)
     gates = Gates(c, a.page).to(device)
     adam = torch.optim.AdamW(gates.parameters(), lr=a.lr, betas=(0.9, 0.98), weight_decay=0.0)

@@ -56,10 +56,10 @@ impl Kernel for NormRope<'_> {
 }
 
 /// Rounds float32 to stored elements.
-struct Narrow<'a> {
-    dtype: DType,
-    from: &'a [f32],
-    to: &'a mut [u8],
+pub(super) struct Narrow<'a> {
+    pub(super) dtype: DType,
+    pub(super) from: &'a [f32],
+    pub(super) to: &'a mut [u8],
 }
 
 impl Kernel for Narrow<'_> {

@@ -1,6 +1,7 @@
 //! Gates of pages (SeerAttention-R, Gao et al. 2025): key gates of filled pages, and pages' scores by them.
 
 use super::Cpu;
+use super::append::Narrow;
 use super::attend::expect_layer;
 use super::buffer::{Buffer, Parts};
 use super::simd::{Elem, Isa, Kernel, Simd, with_elem};
@@ -60,9 +61,9 @@ impl Kernel for Project<'_> {
         with_elem!(dtype, E => {
             let row = x.len() * E::BYTES;
             assert!(weight.len() == out.len() * row && cos.len() * 2 == out.len() && sin.len() == cos.len());
-            for i in 0..out.len() {
+            for (i, out) in out.iter_mut().enumerate() {
                 // SAFETY: row i of the weight.
-                out[i] = unsafe { dot::<S, E>(s, x, weight.as_ptr().add(i * row)) };
+                *out = unsafe { dot::<S, E>(s, x, weight.as_ptr().add(i * row)) };
             }
         });
         let (low, high) = out.split_at_mut(cos.len());
@@ -121,27 +122,6 @@ impl Kernel for PoolKeys<'_> {
         for x in sum {
             *x *= 1.0 / size as f32;
         }
-    }
-}
-
-/// Rounds a key gate to its place.
-struct Store<'a> {
-    dtype: DType,
-    from: &'a [f32],
-    to: &'a mut [u8],
-}
-
-impl Kernel for Store<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        with_elem!(self.dtype, E => {
-            for (&x, to) in self.from.iter().zip(self.to.chunks_exact_mut(E::BYTES)) {
-                // SAFETY: the chunk holds one element.
-                unsafe { E::put(to.as_mut_ptr(), x) }
-            }
-        })
     }
 }
 
@@ -264,7 +244,7 @@ impl Cpu {
                     let at = (page * layout.token_width() + head * dim) * bytes;
                     // SAFETY: this task alone touches its head of any page.
                     let to = unsafe { out.slice(at, dim * bytes) };
-                    isa.run(Store { dtype: layout.dtype, from: gate, to });
+                    isa.run(Narrow { dtype: layout.dtype, from: gate, to });
                 }
             }
         });

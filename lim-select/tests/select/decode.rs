@@ -327,12 +327,15 @@ pub(crate) fn within_the_budget_all_is_full<B: Backend>(backend: B, dtype: DType
 }
 
 /// Buffers of one attention do not serve another, and a policy that ranks by gates wants a layer with gates.
-pub(crate) fn what_was_made_for_another_policy_is_refused<B: Backend>(backend: B, dtype: DType) {
+pub(crate) fn what_does_not_belong_together_is_refused<B: Backend>(backend: B, dtype: DType) {
     let mut rig = Rig::new(backend, dtype, &[K + 1]);
     let Rig { backend, heads, capacity, kv, batch, q, out, .. } = &mut rig;
-    for (made_for, used_with) in
-        [(Policy::Full, Policy::Lim), (Policy::Lim, Policy::Tidal), (Policy::OmniKv, Policy::Kascade)]
-    {
+    for (made_for, used_with, layer, reason) in [
+        (Policy::Full, Policy::Lim, 2, "its buffers were made for another policy or budget"),
+        (Policy::Lim, Policy::Tidal, 2, "its buffers were made for another policy or budget"),
+        (Policy::OmniKv, Policy::Kascade, 2, "its buffers were made for another policy or budget"),
+        (Policy::Seer, Policy::Seer, 1, "layer 1 has no gates"),
+    ] {
         let mut buffers = Buffers::new(backend, &attention(made_for), *capacity, *heads).expect("buffers");
         let mut counters = backend.counters(LAYERS).expect("counters");
         let op = DecodeAttend {
@@ -343,33 +346,11 @@ pub(crate) fn what_was_made_for_another_policy_is_refused<B: Backend>(backend: B
             scale: SCALE,
             batch,
             max_len: K + 1,
-            layer: 2,
+            layer,
             counters: &mut counters,
             out,
         };
         let error = decode_attention(backend, &attention(used_with), &mut buffers, op).expect_err("refused");
-        assert_eq!(
-            error.to_string(),
-            format!(
-                "decode step of policy `{used_with}`: its buffers were made for another policy or budget"
-            )
-        );
+        assert_eq!(error.to_string(), format!("decode step of policy `{used_with}`: {reason}"));
     }
-    let seer = attention(Policy::Seer);
-    let mut buffers = Buffers::new(backend, &seer, *capacity, *heads).expect("buffers");
-    let mut counters = backend.counters(LAYERS).expect("counters");
-    let op = DecodeAttend {
-        q,
-        kv,
-        gates: None,
-        heads: *heads,
-        scale: SCALE,
-        batch,
-        max_len: K + 1,
-        layer: 1,
-        counters: &mut counters,
-        out,
-    };
-    let error = decode_attention(backend, &seer, &mut buffers, op).expect_err("refused");
-    assert_eq!(error.to_string(), "decode step of policy `seer`: layer 1 has no gates");
 }

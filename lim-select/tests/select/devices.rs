@@ -34,9 +34,9 @@ mod cpu {
     }
 
     #[test]
-    fn what_was_made_for_another_policy_is_refused() {
+    fn what_does_not_belong_together_is_refused() {
         for cpu in cpus() {
-            decode::what_was_made_for_another_policy_is_refused(cpu, DType::BF16);
+            decode::what_does_not_belong_together_is_refused(cpu, DType::BF16);
         }
     }
 }
@@ -68,7 +68,7 @@ mod cuda {
     }
 
     #[test]
-    fn what_was_made_for_another_policy_is_refused() {
-        decode::what_was_made_for_another_policy_is_refused(gpu(), DType::BF16);
+    fn what_does_not_belong_together_is_refused() {
+        decode::what_does_not_belong_together_is_refused(gpu(), DType::BF16);
     }
 }
