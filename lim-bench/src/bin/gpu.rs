@@ -187,6 +187,16 @@ impl Runner {
             gpu::score(&mut r.cuda, settings, &pool, ScoreOf::Pages, [1, n])
         });
         for seqs in [1, 8] {
+            self.row("gate scores", seqs, Some(n), None, |r| {
+                gpu::gate_score(&mut r.cuda, settings, &pool, [seqs, n])
+            });
+            for (fills, note) in [(true, "every page fills"), (false, "no page fills")] {
+                self.row("key gates", seqs, None, Some(note.into()), |r| {
+                    gpu::key_gates(&mut r.cuda, settings, &pool, seqs, fills)
+                });
+            }
+        }
+        for seqs in [1, 8] {
             self.row("append", seqs, Some(n), None, |r| gpu::append(&mut r.cuda, pool.rotary(), [seqs, n]));
         }
         let prefills = if quick { [[256, 256], [256, 4096]] } else { [[8192, 8192], [2048, 65536]] };

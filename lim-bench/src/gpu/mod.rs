@@ -4,6 +4,7 @@
 //! Shapes are those of Qwen3-8B: 32 query heads, 8 KV heads, head_dim 128, bf16, pages of 16 tokens.
 
 mod attention;
+mod gates;
 mod pool;
 mod rows;
 mod selection;
@@ -16,6 +17,7 @@ use lim_kernels::cuda::{Cuda, Graph};
 use lim_kernels::{DType, Error, Heads, KvLayout, PageSize, Result};
 
 pub use attention::{append, dense, dense_scored, gather, prefill, score};
+pub use gates::{gate_score, key_gates};
 pub use pool::{Pool, Rotary};
 pub use rows::{embed, sample};
 pub use selection::{Rule, pool, select};

@@ -12,7 +12,7 @@ const CHUNK: usize = 1024;
 /// Positions of the rotary tables, and tokens of the longest sequence.
 pub(crate) const POSITIONS: usize = 131_072;
 
-/// Pages full of keys and values (with Quest's bounds), and queries to ask them with.
+/// Pages full of keys and values (with Quest's bounds, and room for gates), and queries to ask them with.
 ///
 /// Keys and values are what [`Append`] writes for random rows: every position's keys differ by their rotation, values
 /// repeat after 1,024 tokens. Sequences take pages in random order.
@@ -124,6 +124,10 @@ impl Rotary {
             bytes: 1f32.to_le_bytes().repeat(2 * half).into(),
         };
         Ok(Rotary { rope, norm: cuda.vector(&ones)? })
+    }
+
+    pub(crate) fn rope(&self) -> &CudaRope {
+        &self.rope
     }
 
     pub(crate) fn append<'a>(
