@@ -157,8 +157,10 @@ def main():
     t = 640 if a.toy else 2560
     context = mp.get_context("fork")  # the workers must exist before CUDA does
     queue = context.Queue(32)
-    workers = [context.Process(target=worker, args=(a.seed * 1000 + i, queue, a.rows, t), daemon=True)
-               for i in range(a.workers)]
+    workers = [
+        context.Process(target=worker, args=(a.seed * 1000 + i, queue, a.rows, t), daemon=True)
+        for i in range(a.workers)
+    ]
     for w in workers:
         w.start()
     torch.manual_seed(a.seed)
@@ -187,7 +189,10 @@ def main():
         step, count = step + 1, count + 1
         if step % 50 == 0 or step <= 2:
             by_layer = " ".join(f"{x:.4f}" for x in (sums / count).tolist())
-            print(f"{time.time() - START:6.1f} s  step {step} lr {lr:.1e} loss {by_layer} queue {queue.qsize()}", flush=True)
+            print(
+                f"{time.time() - START:6.1f} s  step {step} lr {lr:.1e} loss {by_layer} queue {queue.qsize()}",
+                flush=True,
+            )
             sums.zero_()
             count = 0
     for w in workers:
