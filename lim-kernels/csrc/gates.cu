@@ -5,17 +5,19 @@
 // Keys and queries enter as before their rotation: x = rope^-1(y), divided by cos^2 + sin^2 where tables are scaled.
 //
 // Layouts: Wk [kv_heads * d][3 d], Wq [kv_heads * d][g d], gates [page][kv_heads][d], scores [seqs][kv_heads][stride].
-// Grids: a block per (row, KV head), which works where that row ends its page; [sequence, KV head, part of the gate] for
-// query gates, which go through scratch; [run of pages, KV head, sequence] for scores. A gate's sums have one order, so
-// it does not depend on how its page was filled. Bytes moved: Wk and a page's keys for a page that fills; Wq each step
-// and d * size for each full page and KV head.
+// Grids: [window of rows, KV head, part of the gate] for key gates, at work where a row of the window ends its page: a
+// window is one row of a decode step, as many rows as a page has tokens in a prefill. [Sequence, KV head, part of the
+// gate] for query gates, which go through scratch; [run of pages, KV head, sequence] for scores. A gate's sums have one
+// order, so it does not depend on how its page was filled. Bytes moved: Wk and a page's keys for a page that fills; Wq
+// each step and d * size for each full page and KV head.
 #include <type_traits>
 
 #include "paged.cuh"
 
 namespace lim {
 
-constexpr int GATE_WARPS = 16, GATE_PAIRS = 4;  // pairs of outputs (i, i + d / 2) that a block of query gates makes
+constexpr int KEY_WARPS = 8;     // each makes a pair of outputs (i, i + d / 2) of a key gate
+constexpr int QUERY_PAIRS = 4;   // pairs that a block of query gates makes
 constexpr int SCORE_WARPS = 4, SCORE_AHEAD = 4;  // pages that a thread has on their way together
 
 // Elements that a thread loads at once.
@@ -41,6 +43,12 @@ __device__ inline float2 turn_back(const T *head, const float *cos, const float 
   return make_float2((a * c + b * s) * scale, (b * c - a * s) * scale);
 }
 
+// A pair's sums rotated, the same in every lane of a warp.
+__device__ inline float2 rotate_sums(float a, float b, float cos, float sin) {
+  for (int d = 1; d < WARP; d *= 2) a += __shfl_xor_sync(FULL, a, d), b += __shfl_xor_sync(FULL, b, d);
+  return make_float2(a * cos - b * sin, b * cos + a * sin);
+}
+
 // rope(W x)[i] and [i + d / 2] in every lane of a warp; `w` are the head's rows, `width` a multiple of a vector.
 template <class T, int D>
 __device__ inline float2 project(const T *w, const float *x, int width, const float *cos, const float *sin, int i) {
@@ -52,42 +60,86 @@ __device__ inline float2 project(const T *w, const float *x, int width, const fl
     a += dot(low[v], x + v * COUNT);
     b += dot(high[v], x + v * COUNT);
   }
-  for (int d = 1; d < WARP; d *= 2) a += __shfl_xor_sync(FULL, a, d), b += __shfl_xor_sync(FULL, b, d);
-  return make_float2(a * cos[i] - b * sin[i], b * cos[i] + a * sin[i]);
+  return rotate_sums(a, b, cos[i], sin[i]);
 }
 
+// Max, min and sum over some keys of a page, of elements i (x) and i + d / 2 (y).
+struct Pooled {
+  float2 most, least, sum;
+
+  __device__ static Pooled none() {
+    return {make_float2(NEG_INF, NEG_INF), make_float2(-NEG_INF, -NEG_INF), make_float2(0, 0)};
+  }
+  __device__ void take(const Pooled &p) {
+    most.x = fmaxf(most.x, p.most.x), most.y = fmaxf(most.y, p.most.y);
+    least.x = fminf(least.x, p.least.x), least.y = fminf(least.y, p.least.y);
+    sum.x += p.sum.x, sum.y += p.sum.y;
+  }
+};
+
 template <class T, int D>
-__global__ void __launch_bounds__(GATE_WARPS *WARP) key_gates_kernel(const __grid_constant__ lim_key_gates_args a) {
-  __shared__ float pooled[3 * D];
+__global__ void __launch_bounds__(KEY_WARPS *WARP)
+    key_gates_kernel(const __grid_constant__ lim_key_gates_args a, int window) {
+  constexpr int HALF = D / 2, GROUPS = KEY_WARPS * WARP / HALF, WIDTH = 3 * D;
+  constexpr int VECTORS = WIDTH / Vector<T>::COUNT, PER = (VECTORS + WARP - 1) / WARP;
+  __shared__ Pooled parts[GROUPS][HALF];  // over every GROUPS-th key
+  __shared__ float pooled[WIDTH];
   await_dependencies();
   allow_dependents();
-  int row = blockIdx.x, head = blockIdx.y, seq = a.batch.seq[row], pos = a.batch.pos[row], size = a.kv.page_size;
-  if (a.batch.len[seq] == 0 || (pos + 1) % size) return;
-  int start = pos + 1 - size, width = a.kv.kv_heads * D;
-  int page = a.batch.table[static_cast<long long>(seq) * a.batch.table_stride + pos / size];
-  const T *keys = static_cast<const T *>(a.kv.pages) + static_cast<long long>(page) * 2 * size * width + head * D;
-  const float *cos = a.cos + static_cast<long long>(start) * (D / 2);
-  const float *sin = a.sin + static_cast<long long>(start) * (D / 2);
-  for (int i = threadIdx.x; i < D / 2; i += GATE_WARPS * WARP) {
-    float2 most = make_float2(NEG_INF, NEG_INF), least = make_float2(-NEG_INF, -NEG_INF), sum = make_float2(0, 0);
-#pragma unroll 4
-    for (int slot = 0; slot < size; slot++) {
-      float2 k = turn_back<T, D>(keys + slot * width, cos + slot * (D / 2), sin + slot * (D / 2), i);
-      most.x = fmaxf(most.x, k.x), most.y = fmaxf(most.y, k.y);
-      least.x = fminf(least.x, k.x), least.y = fminf(least.y, k.y);
-      sum.x += k.x, sum.y += k.y;
+  int head = blockIdx.y, size = a.kv.page_size, width = a.kv.kv_heads * D;
+  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, pair = blockIdx.z * KEY_WARPS + warp;
+  int end = min((static_cast<int>(blockIdx.x) + 1) * window, a.batch.rows);
+  for (int row = blockIdx.x * window; row < end; row++) {
+    int seq = a.batch.seq[row], pos = a.batch.pos[row];
+    if (a.batch.len[seq] == 0 || (pos + 1) % size) continue;
+    int start = pos + 1 - size;
+    int page = a.batch.table[static_cast<long long>(seq) * a.batch.table_stride + pos / size];
+    const T *keys = static_cast<const T *>(a.kv.pages) + static_cast<long long>(page) * 2 * size * width + head * D;
+    const float *cos = a.cos + static_cast<long long>(start) * HALF, *sin = a.sin + static_cast<long long>(start) * HALF;
+    // The weights are on their way while the keys are pooled.
+    const T *w = static_cast<const T *>(a.w) + (static_cast<long long>(head) * D + min(pair, HALF - 1)) * WIDTH;
+    Vector<T> low[PER], high[PER];
+#pragma unroll
+    for (int v = 0; v < PER; v++) {
+      int vector = min(lane + v * WARP, VECTORS - 1);
+      low[v].raw = reinterpret_cast<const uint4 *>(w)[vector];
+      high[v].raw = reinterpret_cast<const uint4 *>(w + HALF * WIDTH)[vector];
     }
-    float share = 1.0f / size;
-    pooled[i] = most.x, pooled[i + D / 2] = most.y;
-    pooled[D + i] = least.x, pooled[D + i + D / 2] = least.y;
-    pooled[2 * D + i] = sum.x * share, pooled[2 * D + i + D / 2] = sum.y * share;
-  }
-  __syncthreads();
-  const T *w = static_cast<const T *>(a.w) + static_cast<long long>(head) * D * 3 * D;
-  T *gate = static_cast<T *>(a.kv.gates) + static_cast<long long>(page) * width + head * D;
-  for (int i = threadIdx.x / WARP; i < D / 2; i += GATE_WARPS) {
-    float2 y = project<T, D>(w, pooled, 3 * D, cos, sin, i);
-    if (threadIdx.x % WARP == 0) gate[i] = from_float<T>(y.x), gate[i + D / 2] = from_float<T>(y.y);
+    int group = threadIdx.x / HALF, i = threadIdx.x % HALF;
+    if (group < GROUPS) {
+      Pooled p = Pooled::none();
+#pragma unroll 4
+      for (int slot = group; slot < size; slot += GROUPS) {
+        float2 k = turn_back<T, D>(keys + slot * width, cos + slot * HALF, sin + slot * HALF, i);
+        p.take({k, k, k});
+      }
+      parts[group][i] = p;
+    }
+    __syncthreads();
+    if (threadIdx.x < HALF) {
+      Pooled p = parts[0][i];
+      for (int g = 1; g < GROUPS; g++) p.take(parts[g][i]);
+      float share = 1.0f / size;
+      pooled[i] = p.most.x, pooled[i + HALF] = p.most.y;
+      pooled[D + i] = p.least.x, pooled[D + i + HALF] = p.least.y;
+      pooled[2 * D + i] = p.sum.x * share, pooled[2 * D + i + HALF] = p.sum.y * share;
+    }
+    __syncthreads();
+    float x = 0, y = 0;
+#pragma unroll
+    for (int v = 0; v < PER; v++) {
+      int vector = lane + v * WARP;
+      if (vector < VECTORS) {
+        x += dot(low[v], pooled + vector * Vector<T>::COUNT);
+        y += dot(high[v], pooled + vector * Vector<T>::COUNT);
+      }
+    }
+    if (pair < HALF) {
+      float2 gate = rotate_sums(x, y, cos[pair], sin[pair]);
+      T *to = static_cast<T *>(a.kv.gates) + static_cast<long long>(page) * width + head * D;
+      if (lane == 0) to[pair] = from_float<T>(gate.x), to[pair + HALF] = from_float<T>(gate.y);
+    }
+    __syncthreads();  // before the next page's pooling
   }
 }
 
@@ -109,7 +161,7 @@ __global__ void __launch_bounds__(SCORE_WARPS *WARP)
   __syncthreads();
   const T *w = static_cast<const T *>(a.w) + static_cast<long long>(head) * D * group * D;
   float *gate = static_cast<float *>(a.scratch) + (static_cast<long long>(seq) * a.kv.kv_heads + head) * D;
-  int first = blockIdx.z * GATE_PAIRS, end = min(first + GATE_PAIRS, D / 2);
+  int first = blockIdx.z * QUERY_PAIRS, end = min(first + QUERY_PAIRS, D / 2);
   float scale = 1 / sqrtf(static_cast<float>(D));
   for (int i = first + threadIdx.x / WARP; i < end; i += SCORE_WARPS) {
     float2 y = project<T, D>(w, turned, group * D, a.cos + at, a.sin + at, i);
@@ -178,12 +230,14 @@ __global__ void __launch_bounds__(SCORE_WARPS *WARP)
 }
 
 template <class T, int D> lim_i32 launch_keys(const Machine &m, const lim_key_gates_args &a, void *stream) {
-  return launch(m, key_gates_kernel<T, D>, dim3(a.batch.rows, a.kv.kv_heads), GATE_WARPS * WARP, 0, stream, a);
+  int window = a.batch.rows == a.batch.seqs ? 1 : a.kv.page_size;
+  dim3 grid(ceil_div(a.batch.rows, window), a.kv.kv_heads, ceil_div(D / 2, KEY_WARPS));
+  return launch(m, key_gates_kernel<T, D>, grid, KEY_WARPS * WARP, 0, stream, a, window);
 }
 
 template <class T, int D> lim_i32 launch_score(const Machine &m, const lim_gate_score_args &a, void *stream) {
   int seqs = a.batch.seqs, kv_heads = a.kv.kv_heads;
-  dim3 parts(seqs, kv_heads, ceil_div(D / 2, GATE_PAIRS));
+  dim3 parts(seqs, kv_heads, ceil_div(D / 2, QUERY_PAIRS));
   int shared = a.heads / kv_heads * D * static_cast<int>(sizeof(float));
   lim_i32 status = launch(m, query_gates_kernel<T, D>, parts, SCORE_WARPS * WARP, shared, stream, a);
   if (status != LIM_OK) return status;

@@ -32,7 +32,8 @@ pub fn gate_score(
     let (layout, heads) = (layout()?, heads()?);
     let pages = layout.page_size.pages_for(len);
     let moved = (seqs * pages * (layout.token_bytes() / 2 + 4 * heads.kv())) as u64;
-    let copies = |weight: u64| settings.copies(moved + weight);
+    // As many as there are pages for: the keys between the gates are not read, so copies hold less than elsewhere.
+    let copies = |weight: u64| settings.copies(moved + weight).min(pool.pages() / (seqs * pages));
     let (weights, weight) = weights(cuda, copies, heads.group() * heads.dim())?;
     let batches = pool.batches(cuda, weights.len(), seqs, len, len)?;
     let mut counters = cuda.counters(1)?;

@@ -69,6 +69,11 @@ impl Pool {
         &self.rotary
     }
 
+    /// Pages of the pool.
+    pub(crate) fn pages(&self) -> usize {
+        self.order.len()
+    }
+
     /// A decode step per copy: `seqs` sequences of `len` tokens each, every copy on pages of its own. Buffers and
     /// grids are made for `capacity` tokens.
     pub(crate) fn batches(
