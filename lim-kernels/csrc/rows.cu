@@ -64,11 +64,23 @@ template <typename T> __global__ void rms_norm_kernel(const __grid_constant__ li
 
 // y[r][i] = silu(gate_up[r][i]) * gate_up[r][width + i]
 template <typename T> __global__ void swiglu_kernel(const __grid_constant__ lim_swiglu_args a) {
+  constexpr int N = 16 / sizeof(T);
+  struct alignas(16) Pack {
+    T x[N];
+  };
   allow_dependents();
   await_dependencies();
   const T *gate = static_cast<const T *>(a.gate_up) + 2 * static_cast<size_t>(blockIdx.x) * a.width;
   T *y = static_cast<T *>(a.y) + static_cast<size_t>(blockIdx.x) * a.width;
-  for (int i = threadIdx.x; i < a.width; i += blockDim.x)
+  const int packed = a.width % N ? 0 : a.width;  // rows of other widths are not aligned
+  for (int i = threadIdx.x * N; i < packed; i += blockDim.x * N) {
+    Pack g = *reinterpret_cast<const Pack *>(gate + i);
+    const Pack up = *reinterpret_cast<const Pack *>(gate + a.width + i);
+#pragma unroll
+    for (int j = 0; j < N; j++) g.x[j] = from_float<T>(silu(to_float(g.x[j])) * to_float(up.x[j]));
+    *reinterpret_cast<Pack *>(y + i) = g;
+  }
+  for (int i = packed + threadIdx.x; i < a.width; i += blockDim.x)
     y[i] = from_float<T>(silu(to_float(gate[i])) * to_float(gate[a.width + i]));
 }
 
