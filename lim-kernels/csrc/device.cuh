@@ -165,15 +165,22 @@ struct Machine {
   int sms;           // streaming multiprocessors
   int shared;        // bytes of shared memory a block may ask for
   bool overlap;      // dependent launches (sm_90 on)
+  bool warpgroups;   // warpgroup products, in the hardware and in this build (sm_90a)
 };
 
 inline lim_i32 machine(Machine *m) {
-  int device = 0, major = 0;
+  int device = 0, major = 0, minor = 0;
   cudaError_t e = cudaGetDevice(&device);
   if (e == cudaSuccess) e = cudaDeviceGetAttribute(&m->sms, cudaDevAttrMultiProcessorCount, device);
   if (e == cudaSuccess) e = cudaDeviceGetAttribute(&m->shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   if (e == cudaSuccess) e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (e == cudaSuccess) e = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
   m->overlap = major >= 9;
+#ifdef LIM_SM_90A
+  m->warpgroups = major == 9 && minor == 0;
+#else
+  m->warpgroups = false;
+#endif
   return e;
 }
 

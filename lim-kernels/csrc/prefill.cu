@@ -2,36 +2,17 @@
 // sequence's rows in this step, and attends to positions 0..t, all of which lie in pages already:
 //   out[r][h] = sum_{i <= t} softmax_i(scale * q_h . k_i) v_i
 //
-// Layouts: q [rows][q_stride], out [rows][heads][head_dim].
+// Layouts: q [rows][q_stride], out [rows][heads][head_dim]. What prefill_wgmma.cu takes runs there, the rest here.
 // 16-bit elements: grid (tiles of 64 rows of one sequence, query heads), the longest tiles first; four warps of 16 rows
 // share key and value tiles in shared memory, two tiles deep, rows padded by 16 bytes against bank conflicts; online
 // softmax (FlashAttention-2's loop) on 16x8x16 products. float32: a warp per (row, head), plain loops.
 // Bytes moved: q and out once; each tile of 64 rows reads its KV head up to its last position, mostly out of L2.
 #include "attend_warp.cuh"
+#include "prefill.cuh"
 
 namespace lim {
 
 constexpr int PREFILL_ROWS = 64, PREFILL_WARPS = 4;
-
-// Where a tile of rows lies.
-struct RowTile {
-  int seq, row, rows;  // first row and number of rows
-  int pos;             // position of the first row
-};
-
-__device__ inline bool find_tile(const lim_batch &batch, int tile, RowTile &found) {
-  for (int s = 0; s < batch.seqs; s++) {
-    int first = batch.first[s], rows = batch.len[s] ? batch.first[s + 1] - first : 0;
-    int tiles = ceil_div(rows, PREFILL_ROWS);
-    if (tile < tiles) {
-      int skip = (tiles - 1 - tile) * PREFILL_ROWS;
-      found = RowTile{s, first + skip, min(PREFILL_ROWS, rows - skip), batch.len[s] - rows + skip};
-      return true;
-    }
-    tile -= tiles;
-  }
-  return false;
-}
 
 template <bool TRANSPOSED> __device__ inline void load_matrices(uint32_t (&x)[4], uint32_t address) {
   if constexpr (TRANSPOSED)
@@ -61,18 +42,19 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP, D == 256 ? 1 : 3)
   await_dependencies();
   allow_dependents();
   RowTile tile;
-  if (!find_tile(a.batch, blockIdx.x, tile)) return;
+  if (!find_tile(a.batch, blockIdx.x, PREFILL_ROWS, 1, tile)) return;
+  int row0 = tile.first + tile.begin, pos0 = tile.pos + tile.begin;  // of the tile's first row
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, c = lane % 4;
   int head = blockIdx.y, kv_head = head / (a.heads / a.kv.kv_heads);
   long long width = a.kv.kv_heads * D;
   const T *keys = static_cast<const T *>(a.kv.pages) + kv_head * D, *values = keys + a.kv.page_size * width;
-  int limit = tile.pos + tile.rows;  // keys that the last row sees
+  int limit = pos0 + tile.rows;  // keys that the last row sees
   Tokens tokens = {nullptr, a.batch.table + static_cast<long long>(tile.seq) * a.batch.table_stride, limit, shift};
   uint32_t base = shared_address(shared);
 
   for (int i = threadIdx.x; i < PREFILL_ROWS * CHUNKS; i += THREADS) {
     int row = i / CHUNKS, chunk = i % CHUNKS;
-    const T *q = static_cast<const T *>(a.q) + static_cast<long long>(tile.row + min(row, tile.rows - 1)) * a.q_stride;
+    const T *q = static_cast<const T *>(a.q) + static_cast<long long>(row0 + min(row, tile.rows - 1)) * a.q_stride;
     copy_async<16>(base + Shape::Q_AT + row * PITCH + chunk * 16, q + head * D + chunk * 8);
   }
   commit_copies();
@@ -99,7 +81,7 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP, D == 256 ? 1 : 3)
 
   float acc[D / 8][4] = {}, m[2] = {NEG_INF, NEG_INF}, l[2] = {0, 0};
   float scale = a.scale * 1.4426950408889634f;
-  int row_pos = tile.pos + warp * 16 + g;  // of rows g and, 8 further, g + 8
+  int row_pos = pos0 + warp * 16 + g;  // of rows g and, 8 further, g + 8
   int tiles = ceil_div(limit, KEYS);
   copy_tile(0, 0);
   commit_copies();
@@ -126,7 +108,7 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP, D == 256 ? 1 : 3)
       }
     }
 
-    bool masked = (j + 1) * KEYS > tile.pos + warp * 16 + 1;
+    bool masked = (j + 1) * KEYS > pos0 + warp * 16 + 1;
     float top[2] = {m[0], m[1]}, shrink[2];
 #pragma unroll
     for (int t = 0; t < NTILES; t++)
@@ -178,7 +160,7 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP, D == 256 ? 1 : 3)
     l[i] += __shfl_xor_sync(FULL, l[i], 2);
     int row = warp * 16 + g + i * 8;
     if (row >= tile.rows) continue;
-    T *out = static_cast<T *>(a.out) + (static_cast<long long>(tile.row + row) * a.heads + head) * D;
+    T *out = static_cast<T *>(a.out) + (static_cast<long long>(row0 + row) * a.heads + head) * D;
     float inverse = 1 / l[i];
 #pragma unroll
     for (int k = 0; k < D / 8; k++)
@@ -242,6 +224,7 @@ extern "C" lim_i32 lim_prefill(const lim_prefill_args *args, void *stream) {
   if (args->q_stride < args->heads * args->kv.head_dim || args->q_stride % 8) return LIM_E_SHAPE;
   if (lim_i32 e = lim::machine(&m)) return e;
   if (args->batch.rows == 0) return LIM_OK;
+  if (lim::prefill_wgmma_takes(m, *args)) return lim::prefill_wgmma(m, *args, stream);
   switch (args->kv.dtype) {
     case LIM_F32: return lim::prefill_dim<float>(m, *args, stream);
     case LIM_F16: return lim::prefill_dim<__half>(m, *args, stream);
