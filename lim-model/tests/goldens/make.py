@@ -7,7 +7,8 @@ models/NAME/   config.json, weights, and expected.json:
                  generate  {prompt, new, last_logits}: greedy tokens with a KV cache, and the logits of the last one
 rope.json      inverse frequencies, cosines and sines of published models' rotary settings
 
-Everything is computed in float32, bf16 and f16 weights included. Made with transformers 5.23, torch 2.7 on a CPU.
+Everything is computed in float32, bf16 and f16 weights included. Made on a CPU with transformers 5.23 and torch 2.7, or
+5.17 and 2.11.
 """
 
 import json
@@ -57,19 +58,21 @@ LLAMA3 = dict(
     original_max_position_embeddings=32,
 )
 
+# The smallest head that the CUDA kernels know, without an explicit head_dim.
+HEADS_OF_32 = dict(hidden_size=64, num_attention_heads=2, num_key_value_heads=1)
+
 # name: (family, config changes, rope, dtype, spelling of transformers 4 or 5, prompt lengths (prefill, generate))
 CASES = {
     "qwen3-tied-bf16": ("qwen3", dict(head_dim=16, tie_word_embeddings=True), dict(rope_theta=1e6), "bfloat16", 5, (80, 24)),
-    "qwen3-long": ("qwen3", dict(head_dim=16, max_position_embeddings=8192, num_hidden_layers=2), dict(rope_theta=1e4), "bfloat16", 4, (4000, 2000)),
-    "qwen3-yarn-bias": ("qwen3", dict(head_dim=8, attention_bias=True), dict(rope_theta=1e4, **YARN), "float32", 4, (80, 24)),
-    "qwen2-default": ("qwen2", dict(), dict(rope_theta=1e4), "float32", 4, (80, 24)),
-    "qwen2-tied-dynamic": ("qwen2", dict(tie_word_embeddings=True, max_position_embeddings=32), dict(rope_theta=1e4, rope_type="dynamic", factor=4.0), "float32", 5, (80, 24)),
-    "llama-llama3-sharded": ("llama", dict(), dict(rope_theta=5e5, **LLAMA3), "bfloat16", 4, (80, 24)),
-    "llama-linear-bias": ("llama", dict(attention_bias=True, tie_word_embeddings=True), dict(rope_theta=1e4, rope_type="linear", factor=2.5), "float32", 4, (80, 24)),
-    "llama-f16": ("llama", dict(num_key_value_heads=4), dict(rope_theta=1e4), "float16", 5, (80, 24)),
+    "qwen3-long": ("qwen3", dict(head_dim=32, max_position_embeddings=8192, num_hidden_layers=2), dict(rope_theta=1e4), "bfloat16", 4, (4000, 2000)),
+    "qwen3-yarn-bias": ("qwen3", dict(head_dim=32, attention_bias=True), dict(rope_theta=1e4, **YARN), "float32", 4, (80, 24)),
+    "qwen2-default": ("qwen2", dict(**HEADS_OF_32), dict(rope_theta=1e4), "float32", 4, (80, 24)),
+    "qwen2-tied-dynamic": ("qwen2", dict(**HEADS_OF_32, tie_word_embeddings=True, max_position_embeddings=32), dict(rope_theta=1e4, rope_type="dynamic", factor=4.0), "float32", 5, (80, 24)),
+    "llama-llama3-sharded": ("llama", dict(**HEADS_OF_32), dict(rope_theta=5e5, **LLAMA3), "bfloat16", 4, (80, 24)),
+    "llama-linear-bias": ("llama", dict(**HEADS_OF_32, attention_bias=True, tie_word_embeddings=True), dict(rope_theta=1e4, rope_type="linear", factor=2.5), "float32", 4, (80, 24)),
+    "llama-f16": ("llama", dict(**{**HEADS_OF_32, "num_key_value_heads": 2}), dict(rope_theta=1e4), "float16", 5, (80, 24)),
     "mistral-head-dim": ("mistral", dict(head_dim=12, sliding_window=None, num_key_value_heads=1), dict(rope_theta=1e4), "float32", 4, (80, 24)),
-    "mistral-yarn-mscale": ("mistral", dict(sliding_window=None), dict(rope_theta=1e4, **YARN, mscale=1.0, mscale_all_dim=0.6, beta_fast=8.0, beta_slow=2.0, truncate=False), "bfloat16", 5, (80, 24)),
-    # Head sizes that the CUDA kernels know.
+    "mistral-yarn-mscale": ("mistral", dict(**HEADS_OF_32, sliding_window=None), dict(rope_theta=1e4, **YARN, mscale=1.0, mscale_all_dim=0.6, beta_fast=8.0, beta_slow=2.0, truncate=False), "bfloat16", 5, (80, 24)),
     "llama-head-32": ("llama", dict(hidden_size=64, head_dim=32, intermediate_size=96, num_hidden_layers=2, attention_bias=True), dict(rope_theta=5e5, **LLAMA3), "bfloat16", 5, (80, 24)),
     "qwen3-head-64": ("qwen3", dict(hidden_size=64, head_dim=64, intermediate_size=96, num_hidden_layers=2, tie_word_embeddings=True), dict(rope_theta=1e4, **YARN), "bfloat16", 4, (80, 24)),
 }
@@ -85,8 +88,8 @@ def token_ids(length):
     return ids
 
 
-def randomize(model, seed):
-    """Weights large enough that attention is not uniform, norms and biases that are not trivial."""
+def randomize(model, seed, dtype):
+    """Weights large enough that attention is not uniform, norms and biases that are not trivial, rounded to `dtype`."""
     generator = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
         noise = torch.randn(p.shape, generator=generator)
@@ -98,7 +101,7 @@ def randomize(model, seed):
             value = noise * 2.0 / p.shape[-1] ** 0.5
         else:
             value = noise / p.shape[-1] ** 0.5
-        p.data.copy_(value.to(p.dtype))
+        p.data.copy_(value.to(dtype))
 
 
 def spelling_of_4(config, rope):
@@ -138,9 +141,9 @@ def make_model(name, family, changes, rope, dtype, spelling, lengths):
     prompt = token_ids(lengths[1])
     for seed in range(100):
         config = config_class(**{**SHAPE, **changes}, rope_parameters=dict(rope), dtype=dtype)
-        model = model_class(config).to(getattr(torch, dtype)).eval()
-        randomize(model, seed)
-        model.float()
+        # Never cast before it has answered: that would round its rotary frequencies too.
+        model = model_class(config).float().eval()
+        randomize(model, seed, getattr(torch, dtype))
         new, last_logits, margin = greedy(model, prompt)
         # Tokens that differ by less than the tolerance of logits would test luck.
         if margin > 5e-3 and len(set(new)) > 10:

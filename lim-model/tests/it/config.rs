@@ -44,9 +44,9 @@ fn families_differ_by_fields() {
         (c.family, c.qk_norm, c.qkv_bias, c.o_bias, c.tied_head, c.heads.dim())
     };
     assert_eq!(of("qwen3-tied-bf16"), (Family::Qwen3, true, false, false, true, 16));
-    assert_eq!(of("qwen3-yarn-bias"), (Family::Qwen3, true, true, true, false, 8));
-    assert_eq!(of("qwen2-default"), (Family::Qwen2, false, true, false, false, 8));
-    assert_eq!(of("llama-linear-bias"), (Family::Llama, false, true, true, true, 8));
+    assert_eq!(of("qwen3-yarn-bias"), (Family::Qwen3, true, true, true, false, 32));
+    assert_eq!(of("qwen2-default"), (Family::Qwen2, false, true, false, false, 32));
+    assert_eq!(of("llama-linear-bias"), (Family::Llama, false, true, true, true, 32));
     assert_eq!(of("mistral-head-dim"), (Family::Mistral, false, false, false, false, 12));
 }
 

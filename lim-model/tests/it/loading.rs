@@ -134,7 +134,7 @@ fn a_config_that_does_not_fit_names_the_tensor() {
     };
     let said = edit("intermediate_size", 50.into());
     assert!(
-        said.contains("mlp.down_proj.weight has shape [32, 48], the config calls for [32, 50]"),
+        said.contains("mlp.down_proj.weight has shape [64, 48], the config calls for [64, 50]"),
         "{said}"
     );
     let said = edit("num_hidden_layers", 4.into());
