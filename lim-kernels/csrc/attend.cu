@@ -171,7 +171,8 @@ constexpr int COUNTERS = 1 << 16;
 inline AttendSize attend_size(const lim_attend_args &a, int slots) {
   AttendSize size = {};
   int lanes = a.batch.seqs * a.kv.kv_heads;
-  size.plan.cut = Cut{lanes >= slots ? 1 : slots / (lanes ? lanes : 1), LEAST_CHUNK, MOST_CHUNK};
+  int target = a.splits ? a.splits : lanes >= slots ? 1 : slots / (lanes ? lanes : 1);
+  size.plan.cut = Cut{target, LEAST_CHUNK, MOST_CHUNK};
   // A lane has at most `target` chunks while they are shorter than MOST_CHUNK, else one for each MOST_CHUNK tokens.
   int longest = ceil_div(a.batch.max_len, MOST_CHUNK);
   size.plan.chunks = longest > size.plan.cut.target ? longest : size.plan.cut.target;
@@ -221,6 +222,7 @@ inline lim_i32 attend_check(const lim_attend_args &a) {
   if (lim_i32 e = check(a.kv, a.batch, a.heads)) return e;
   if (static_cast<long long>(a.batch.seqs) * a.heads > COUNTERS) return LIM_E_SHAPE;
   if (a.q_stride < a.heads * a.kv.head_dim || a.q_stride % 8) return LIM_E_SHAPE;
+  if (a.splits < 0) return LIM_E_SHAPE;
   if (a.scores.data && a.scores.stride < a.batch.max_len) return LIM_E_SHAPE;
   if (a.selection.ids) {
     int sets = a.selection.kind == LIM_SHARED ? 1 : a.selection.kind == LIM_PER_KV_HEAD ? a.kv.kv_heads : a.heads;

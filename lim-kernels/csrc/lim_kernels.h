@@ -104,6 +104,8 @@ typedef struct {
   void *y;                /* [rows][out] */
   float eps;
   lim_i32 rows;           /* 1..LIM_LINEAR_MAX_ROWS */
+  lim_i32 plan_rows;      /* rows to choose the order of a row's sums by, 0: those there are. With the same number and no
+                             norm, a row gets the same bits in any place among any others. */
   lim_i32 in;
   lim_i32 out;
   lim_i32 dtype;
@@ -153,9 +155,24 @@ typedef struct {
 } lim_bias_args;
 lim_i32 lim_bias(const lim_bias_args *args, void *stream);
 
-/* ---- sample.cu: one token per row of logits --------------------------------------------------------------------- */
+/* ---- seen.cu, sample.cu: one token per row of logits ------------------------------------------------------------- */
 #define LIM_SEEN_IN_PROMPT 0x80000000u
 
+/* Counts the tokens that penalties look at. */
+typedef struct {
+  lim_u32 *seen;          /* [rows][vocab] times generated, LIM_SEEN_IN_PROMPT set for prompt tokens */
+  const lim_i32 *tokens;  /* [first[rows]] of each row its prompt, then what was generated; all below vocab */
+  const lim_i32 *first;   /* [rows + 1] */
+  const lim_i32 *prompts; /* [rows] tokens of each row's prompt */
+  lim_i32 rows;
+  lim_i32 vocab;
+} lim_seen_args;
+lim_i32 lim_seen(const lim_seen_args *args, void *stream);
+
+#define LIM_STOP_TOKENS 16
+#define LIM_DRAW_SLOTS 2
+
+/* How a row is drawn for. */
 typedef struct {
   float temperature; /* 0: greedy */
   float top_p;       /* 1: off */
@@ -166,17 +183,27 @@ typedef struct {
   lim_i32 top_k;     /* 0: off */
   lim_u32 draw;      /* tokens drawn before: with the seed, it picks the random number */
   lim_u64 seed;
-} lim_sample_params;
+  lim_i32 stop[LIM_STOP_TOKENS]; /* tokens that end the sequence, -1 in unused places */
+} lim_draw;
 
+/* Every row moves one token on: its `draw` and the count of its token go up, forced becomes -1. */
 typedef struct {
-  const float *logits;             /* [rows][vocab] */
-  const lim_u32 *seen;             /* [rows][vocab] times generated, LIM_SEEN_IN_PROMPT set for prompt tokens; null: none */
-  const lim_sample_params *params; /* [rows] */
-  const lim_i32 *forced;           /* [rows] token to take instead of a draw, -1: draw; null: draw everywhere */
-  lim_i32 *token;                  /* [rows] -1 where no token can be drawn: NaN, +inf, or every logit -inf */
-  float *logprob;                  /* [rows] */
+  const float *logits;  /* [rows][vocab] */
+  lim_draw *draws;      /* [rows] */
+  lim_i32 *forced;      /* [rows] token to take instead of a draw, -1: draw */
+  lim_u32 *seen;        /* [rows][vocab], of rows with a penalty: as lim_seen leaves it */
+  lim_u32 *turn;        /* [1] calls so far, goes up by one; its remainder by LIM_DRAW_SLOTS is the results' slot */
+  lim_i32 *token;       /* [LIM_DRAW_SLOTS][stride], may be host memory; where none can be drawn, -1 minus the index of
+                           the first logit that is NaN or +inf, -1 where every logit is -inf */
+  float *logprob;       /* [LIM_DRAW_SLOTS][stride], may be host memory; that logit where no token can be drawn */
+  /* What a decode step's rows go on with, or null. A row of length 0 is left alone. A row that draws one of its stop tokens
+   * gets length 0; the others' positions and lengths go up by one. */
+  lim_i32 *next_token;  /* [rows] */
+  lim_i32 *next_pos;    /* [rows] */
+  lim_i32 *next_len;    /* [rows] */
   void *scratch;
   lim_u64 scratch_bytes;
+  lim_i32 stride;       /* >= rows */
   lim_i32 rows;
   lim_i32 vocab;
 } lim_sample_args;
@@ -214,6 +241,8 @@ typedef struct {
   lim_i64 scratch_bytes;    /* >= lim_attend_scratch(args) */
   lim_i32 heads;
   lim_i32 q_stride;         /* a multiple of 8 */
+  lim_i32 splits;           /* chunks that a sequence's tokens are cut into while those are shorter than the longest; 0: by
+                               the number of sequences */
   lim_i32 early;            /* 1: the kernel before this one in the stream is lim_append and nothing else came between,
                                so all but q and each sequence's newest token may be read before it has finished */
   float scale;

@@ -238,7 +238,7 @@ template <typename T> static lim_i32 launch_linear(const Machine &m, const lim_l
 
 extern "C" lim_i32 lim_linear(const lim_linear_args *args, void *stream) {
   const lim_linear_args &a = *args;
-  if (a.rows < 1 || a.rows > LIM_LINEAR_MAX_ROWS || a.in < 1 || a.out < 1) return LIM_E_SHAPE;
+  if (a.rows < 1 || max(a.rows, a.plan_rows) > LIM_LINEAR_MAX_ROWS || a.in < 1 || a.out < 1) return LIM_E_SHAPE;
   if (a.epilogue < LIM_STORE || a.epilogue > LIM_SWIGLU) return LIM_E_SHAPE;
   lim::Machine m;
   if (const lim_i32 status = lim::machine(&m)) return status;

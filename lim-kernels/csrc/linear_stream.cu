@@ -277,9 +277,10 @@ static lim_i32 launch_unit(const Machine &m, const lim_linear_args &a, void *str
 // Where x is best kept. Several passes take longer than a smaller ring or, up to 8 rows, an x that travels along (H100,
 // 8 rows of 12288: 39 us in passes, 34 travelling); at 16 rows an x that travels is half as long again as the weights.
 static Rows rows_for(const lim_linear_args &a, int in_registers, size_t element) {
-  const bool one_pass = a.in <= in_registers, passes = a.epilogue == LIM_ADD_F32 && a.rows > 8;
-  if (!a.norm && a.rows > 1 && (one_pass || passes)) return Rows::REGISTERS;
-  return a.norm || a.rows * x_pitch(a.in, element) <= kResidentX ? Rows::SHARED : Rows::TRAVELLING;
+  const int rows = max(a.rows, a.plan_rows);
+  const bool one_pass = a.in <= in_registers, passes = a.epilogue == LIM_ADD_F32 && rows > 8;
+  if (!a.norm && rows > 1 && (one_pass || passes)) return Rows::REGISTERS;
+  return a.norm || rows * x_pitch(a.in, element) <= kResidentX ? Rows::SHARED : Rows::TRAVELLING;
 }
 
 template <typename T, int MT, bool SWIGLU>

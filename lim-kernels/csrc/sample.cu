@@ -8,6 +8,8 @@
 // Masses are exp((l - max) / T) in units of 2^-30, as integers: sums do not depend on the order of additions, so the
 // result is the same in every run.
 //
+// Results go to one of LIM_DRAW_SLOTS slots in turn, so that the host may read one step's while the next runs.
+//
 // Mapping: `stats` and `bins`, (kSplits, rows) blocks over slices of a row; `draw`, one block a row.
 // Bytes: rows * vocab * 4, read three times, of which the later two come from the L2 cache.
 #include "device.cuh"
@@ -25,7 +27,7 @@ struct Stats {
   float max, sum;  // of the plain logits: max, and sum of exp(l - max)
   float best;      // highest adjusted logit
   int best_id;     // its lowest id
-  int nan;         // whether any logit was NaN or +inf
+  int bad;         // lowest id of a logit that is NaN or +inf, vocab where none is
 };
 
 struct RowScratch {
@@ -47,7 +49,7 @@ __device__ __forceinline__ void join(Stats &a, const Stats &b) {
     a.best = b.best;
     a.best_id = b.best_id;
   }
-  a.nan |= b.nan;
+  a.bad = min(a.bad, b.bad);
 }
 
 // All lanes end with the joined value.
@@ -56,7 +58,7 @@ __device__ __forceinline__ void join_warp(Stats &s) {
   for (int d = WARP / 2; d > 0; d /= 2) {
     const Stats other = {__shfl_xor_sync(FULL, s.max, d), __shfl_xor_sync(FULL, s.sum, d),
                          __shfl_xor_sync(FULL, s.best, d), __shfl_xor_sync(FULL, s.best_id, d),
-                         __shfl_xor_sync(FULL, s.nan, d)};
+                         __shfl_xor_sync(FULL, s.bad, d)};
     join(s, other);
   }
 }
@@ -74,8 +76,11 @@ __device__ __forceinline__ Stats row_stats(const RowScratch &r, Stats *shared) {
 }
 
 // Penalties as HF and vLLM define them: repetition over prompt and output, presence and frequency over output.
-__device__ __forceinline__ float adjusted(const lim_sample_args &a, const lim_sample_params &p, size_t at, float l) {
-  const unsigned seen = a.seen ? a.seen[at] : 0u;
+__device__ __forceinline__ bool has_penalty(const lim_draw &p) {
+  return p.repetition_penalty != 1.0f || p.presence_penalty != 0.0f || p.frequency_penalty != 0.0f;
+}
+__device__ __forceinline__ float adjusted(const lim_sample_args &a, const lim_draw &p, size_t at, float l) {
+  const unsigned seen = has_penalty(p) ? a.seen[at] : 0u;
   if (seen == 0) return l;
   l = l > 0.0f ? l / p.repetition_penalty : l * p.repetition_penalty;
   const unsigned generated = seen & ~LIM_SEEN_IN_PROMPT;
@@ -89,17 +94,18 @@ __global__ void __launch_bounds__(kSliceThreads) sample_stats_kernel(const __gri
   __shared__ Stats warps[kSliceThreads / WARP];
   const int row = blockIdx.y, slice = (a.vocab + kSplits - 1) / kSplits;
   const int begin = blockIdx.x * slice, end = min(begin + slice, a.vocab);
-  const lim_sample_params p = a.params[row];
+  const lim_draw p = a.draws[row];
   RowScratch &r = scratch_of(a, row);
   for (int i = blockIdx.x * kSliceThreads + threadIdx.x; i < kBins; i += kSplits * kSliceThreads) r.mass[i] = 0, r.count[i] = 0;
   if (blockIdx.x == 0 && threadIdx.x == 0) r.likely = 0;
+  if (blockIdx.x == 0 && row == 0 && threadIdx.x == 0) *a.turn += 1;
 
-  Stats s = {NEG_INF, 0.0f, NEG_INF, a.vocab, 0};
+  Stats s = {NEG_INF, 0.0f, NEG_INF, a.vocab, a.vocab};
 #pragma unroll 4
   for (int id = begin + threadIdx.x; id < end; id += kSliceThreads) {
     const size_t at = static_cast<size_t>(row) * a.vocab + id;
     const float l = a.logits[at], v = adjusted(a, p, at, l);
-    s.nan |= !(l < INFINITY);
+    if (!(l < INFINITY)) s.bad = min(s.bad, id);
     if (l > s.max) {
       s.sum = s.sum * __expf(s.max - l) + 1.0f;
       s.max = l;
@@ -116,8 +122,8 @@ __global__ void __launch_bounds__(kSliceThreads) sample_stats_kernel(const __gri
   r.slices[blockIdx.x] = s;
 }
 
-__device__ __forceinline__ bool draws(const lim_sample_args &a, const lim_sample_params &p, const Stats &s, int row) {
-  return p.temperature > 0.0f && !s.nan && s.best > NEG_INF && !(a.forced && a.forced[row] >= 0);
+__device__ __forceinline__ bool draws(const lim_sample_args &a, const lim_draw &p, const Stats &s, int forced) {
+  return p.temperature > 0.0f && s.bad == a.vocab && s.best > NEG_INF && forced < 0;
 }
 
 struct Token {
@@ -127,7 +133,7 @@ struct Token {
   float logit;    // adjusted
 };
 
-__device__ __forceinline__ Token token_at(const lim_sample_args &a, const lim_sample_params &p, float best, int row, int id) {
+__device__ __forceinline__ Token token_at(const lim_sample_args &a, const lim_draw &p, float best, int row, int id) {
   const size_t at = static_cast<size_t>(row) * a.vocab + id;
   Token t;
   t.logit = adjusted(a, p, at, a.logits[at]);
@@ -146,10 +152,10 @@ __global__ void __launch_bounds__(kSliceThreads) sample_bins_kernel(const __grid
   __shared__ Stats shared;
   const int row = blockIdx.y, slice = (a.vocab + kSplits - 1) / kSplits;
   const int begin = blockIdx.x * slice, end = min(begin + slice, a.vocab);
-  const lim_sample_params p = a.params[row];
+  const lim_draw p = a.draws[row];
   RowScratch &r = scratch_of(a, row);
   const Stats s = row_stats(r, &shared);
-  if (!draws(a, p, s, row)) return;
+  if (!draws(a, p, s, a.forced[row])) return;
   for (int i = threadIdx.x; i < kBins; i += kSliceThreads) count[i] = low[i] = high[i] = 0;
   __syncthreads();
   u64 likely = 0;
@@ -239,7 +245,7 @@ __device__ void sum_bins(Draw &d, const RowScratch &r) {
 }
 
 // Lists the tokens of bins first..last.
-__device__ void list_bins(Draw &d, const lim_sample_args &a, const lim_sample_params &p, float best, int row, int first, int last) {
+__device__ void list_bins(Draw &d, const lim_sample_args &a, const lim_draw &p, float best, int row, int first, int last) {
   if (threadIdx.x == 0) d.listed = 0, d.first = first, d.last = last;
   __syncthreads();
 #pragma unroll 4
@@ -254,7 +260,7 @@ __device__ void list_bins(Draw &d, const lim_sample_args &a, const lim_sample_pa
 }
 
 // A bin with more tokens than the list holds (logits nearly alike): finds the token digit by digit of its place.
-__device__ void descend(Draw &d, const lim_sample_args &a, const lim_sample_params &p, float best, int row, int bin,
+__device__ void descend(Draw &d, const lim_sample_args &a, const lim_draw &p, float best, int row, int bin,
                         bool by_mass, u64 target) {
   u64 place = 0, weight = by_mass ? d.mass_before[bin] : d.count_before[bin], mass = d.mass_before[bin];
   for (int shift = 56; shift >= 0; shift -= 8) {
@@ -284,7 +290,7 @@ __device__ void descend(Draw &d, const lim_sample_args &a, const lim_sample_para
 
 // Ends the shortest prefix whose weight (tokens, or mass) reaches `target`, 1 <= target <= the weight of all:
 // found_place is its last token, found_mass its mass.
-__device__ void find_end(Draw &d, const lim_sample_args &a, const lim_sample_params &p, float best, int row, bool by_mass,
+__device__ void find_end(Draw &d, const lim_sample_args &a, const lim_draw &p, float best, int row, bool by_mass,
                          u64 target) {
   __syncthreads();  // the last call's result has been read
   auto before = [&](int bin) { return by_mass ? d.mass_before[bin] : static_cast<u64>(d.count_before[bin]); };
@@ -317,7 +323,7 @@ __device__ void find_end(Draw &d, const lim_sample_args &a, const lim_sample_par
 }
 
 // The token of the kept set (place <= end, weight >= min-p) at which the mass, counted in ascending ids, passes `target`.
-__device__ int draw_by_id(Draw &d, const lim_sample_args &a, const lim_sample_params &p, float best, int row, u64 end,
+__device__ int draw_by_id(Draw &d, const lim_sample_args &a, const lim_draw &p, float best, int row, u64 end,
                           u64 target) {
   const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
   const int slice = (a.vocab + kDrawThreads - 1) / kDrawThreads * WARP, first = warp * slice;
@@ -359,13 +365,17 @@ __global__ void __launch_bounds__(kDrawThreads) sample_draw_kernel(const __grid_
   __shared__ Stats shared;
   Draw &d = *reinterpret_cast<Draw *>(memory);
   const int row = blockIdx.x;
-  const lim_sample_params p = a.params[row];
+  const lim_draw p = a.draws[row];
   const RowScratch &r = scratch_of(a, row);
+  // What the first thread changes at the end is read by all before the barrier in row_stats.
+  const int forced = a.forced[row];
+  const bool empty = a.next_len && a.next_len[row] == 0;
   const Stats s = row_stats(r, &shared);
+  if (empty) return;
 
   int token = s.best > NEG_INF ? s.best_id : -1;
-  if (a.forced && a.forced[row] >= 0) token = a.forced[row];
-  if (draws(a, p, s, row)) {
+  if (forced >= 0) token = forced;
+  if (draws(a, p, s, forced)) {
     sum_bins(d, r);
     u64 kept = d.mass_before[kBins], end = ~0ull;
     if (p.top_k > 0 && p.top_k < static_cast<int>(d.count_before[kBins])) {
@@ -381,9 +391,23 @@ __global__ void __launch_bounds__(kDrawThreads) sample_draw_kernel(const __grid_
     token = draw_by_id(d, a, p, s.best, row, end, __umul64hi(random_bits(p.seed, p.draw) << 40, kept));
   }
   if (threadIdx.x) return;
-  const bool valid = !s.nan && token >= 0 && token < a.vocab;
-  a.token[row] = valid ? token : -1;
-  a.logprob[row] = valid ? a.logits[static_cast<size_t>(row) * a.vocab + token] - s.max - logf(s.sum) : NAN;
+  const bool valid = s.bad == a.vocab && token >= 0 && token < a.vocab;
+  const int bad = s.bad < a.vocab ? s.bad : 0, slot = *a.turn % LIM_DRAW_SLOTS * a.stride + row;
+  const float *logits = a.logits + static_cast<size_t>(row) * a.vocab;
+  a.token[slot] = valid ? token : -1 - bad;
+  a.logprob[slot] = valid ? logits[token] - s.max - logf(s.sum) : logits[bad];
+
+  a.draws[row].draw = p.draw + 1;
+  a.forced[row] = -1;
+  if (!valid) token = 0;
+  if (has_penalty(p)) a.seen[static_cast<size_t>(row) * a.vocab + token] += 1;
+  if (!a.next_len) return;
+  bool stops = false;
+#pragma unroll
+  for (int i = 0; i < LIM_STOP_TOKENS; i++) stops |= p.stop[i] == token;
+  a.next_token[row] = token;
+  a.next_pos[row] += 1;
+  a.next_len[row] = stops ? 0 : a.next_len[row] + 1;
 }
 
 }  // namespace lim
@@ -392,7 +416,7 @@ extern "C" lim_u64 lim_sample_scratch(lim_i32 rows) { return static_cast<lim_u64
 
 extern "C" lim_i32 lim_sample(const lim_sample_args *args, void *stream) {
   const lim_sample_args &a = *args;
-  if (a.rows < 1 || a.vocab < 1) return LIM_E_SHAPE;
+  if (a.rows < 1 || a.vocab < 1 || a.stride < a.rows) return LIM_E_SHAPE;
   if (a.scratch_bytes < lim_sample_scratch(a.rows)) return LIM_E_SCRATCH;
   lim::Machine m;
   if (const lim_i32 status = lim::machine(&m)) return status;

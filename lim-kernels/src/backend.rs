@@ -1,4 +1,4 @@
-//! The seam between models and devices: some fifteen coarse verbs, one argument struct each.
+//! The seam between models and devices: some twenty coarse verbs, one argument struct each.
 //!
 //! A backend is an execution context (thread pool or stream, with its scratch), so verbs take `&mut self`. Everything
 //! a step changes is an argument. Inside a decode step no verb allocates, synchronises with a device or copies from
@@ -401,7 +401,8 @@ impl Default for SampleParams {
     }
 }
 
-/// One sequence's draw.
+/// How one sequence's next token comes about.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Draw<'a> {
     /// Settings.
     pub params: SampleParams,
@@ -411,7 +412,15 @@ pub struct Draw<'a> {
     pub generated: &'a [u32],
     /// Takes this token instead of drawing one; its logprob is given all the same (teacher forcing, thinking budgets).
     pub forced: Option<u32>,
+    /// Tokens that end the sequence, at most [`MAX_STOP_TOKENS`]; see [`Sample::next`].
+    pub stop: &'a [u32],
 }
+
+/// Most tokens of [`Draw::stop`].
+pub const MAX_STOP_TOKENS: usize = 16;
+
+/// Draws that may be posted and not yet read ([`Backend::post_draws`]).
+pub const MAX_UNREAD_DRAWS: usize = 2;
 
 /// A sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -422,14 +431,16 @@ pub struct Sampled {
     pub logprob: f32,
 }
 
-/// Draws one token per logits row.
+/// Draws one token per logits row, by the settings and counts in `draws`, which move one token on with it.
 pub struct Sample<'a, B: Backend + ?Sized> {
-    /// `[>= draws.len(), vocab]`.
+    /// `[>= rows, vocab]`.
     pub logits: &'a Tensor<B::Rows, 2>,
-    /// One a row.
-    pub draws: &'a [Draw<'a>],
-    /// One a row.
-    pub out: &'a mut [Sampled],
+    /// Made for the logits' vocabulary; [`Backend::start_draws`] has said how to draw.
+    pub draws: &'a mut B::Draws,
+    /// The decode step that the logits are of: all its rows are drawn for, and its batch becomes what they continue with
+    /// ([`Step::push_next`]). A row that drew one of its stop tokens becomes an empty place, of length 0, and stays one.
+    /// `None` draws for the rows that were started.
+    pub next: Option<&'a mut B::Batch>,
 }
 
 /// Upper bounds of what one step may hold; buffers are made for it once.
@@ -477,11 +488,23 @@ pub trait Backend {
     type Selection;
     /// Per-layer counters.
     type Counters;
+    /// Settings and counts that draws go by, and what they drew.
+    type Draws;
     /// A recorded run of verbs; `()` on a device that runs them right away.
     type Recording;
 
     /// Device as reports name it, such as `cpu (2 threads, avx512)` or `cuda:0 (NVIDIA H200)`.
     fn device(&self) -> String;
+    /// Steps that a caller should have under way before it reads what the first of them drew: 0 where verbs have run
+    /// when they return, up to `MAX_UNREAD_DRAWS - 1` where they run on a device of their own.
+    fn lag(&self) -> usize {
+        0
+    }
+    /// Sequences that a decode step of `seqs` is to be filled up to with [`Step::pad`], so that few recordings serve all
+    /// sizes; never more than `most`.
+    fn padded(&self, seqs: usize, most: usize) -> usize {
+        seqs.min(most)
+    }
 
     /// Takes weight parts `[out_i, in]` with their biases `[out_i]`; the result is `[sum of out_i, in]`.
     fn linear(&mut self, parts: &[(HostTensor<2>, Option<HostTensor<1>>)]) -> Result<Self::Linear>;
@@ -507,11 +530,27 @@ pub trait Backend {
         sets: Sets,
         budget: usize,
     ) -> Result<Self::Selection>;
+    /// Makes room for draws of `rows` rows from `vocab` tokens.
+    fn draws(&mut self, rows: usize, vocab: usize) -> Result<Self::Draws>;
     /// Makes counters, all zero.
     fn counters(&mut self, layers: usize) -> Result<Self::Counters>;
 
-    /// Brings a step to the device.
+    /// Brings a step to the device. Of one that continues the last draw only the pages are new.
     fn upload(&mut self, step: &Step, batch: &mut Self::Batch) -> Result<()>;
+    /// Says how rows are drawn for from here on: row r by `draws[r]`. Every [`Sample`] moves all rows one token on, so that
+    /// the next one needs no other start. What was posted and not read is forgotten.
+    fn start_draws(&mut self, draws: &[Draw<'_>], to: &mut Self::Draws) -> Result<()>;
+    /// Forces the next token of the rows that have one here.
+    fn force_draws(&mut self, tokens: &[Option<u32>], draws: &mut Self::Draws) -> Result<()>;
+    /// Ends a step that has sampled, run or replayed: what it drew can be read from here on. At most
+    /// [`MAX_UNREAD_DRAWS`] wait to be read.
+    fn post_draws(&mut self, draws: &mut Self::Draws) -> Result<()>;
+    /// What the oldest step that was posted and not read drew for its first rows, once it is done; steps after it may
+    /// still run.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`](crate::Error::NotFinite) where a logit kept a token from being drawn.
+    fn read_draws(&mut self, draws: &mut Self::Draws, out: &mut [Sampled]) -> Result<()>;
     /// Copies page `from` over page `to` (copy-on-write of a forked sequence).
     fn copy_page(&mut self, kv: &mut Self::Kv, from: u32, to: u32) -> Result<()>;
     /// Reads rows `0..out.len() / width` back as float32.
@@ -528,7 +567,7 @@ pub trait Backend {
     fn read_counters(&mut self, counters: &Self::Counters) -> Result<Vec<LayerCount>>;
 
     /// Runs `verbs` and, where the device can, records them: [`Backend::replay`] then runs the same kernels on the same
-    /// buffers, with what a later `upload` of as many rows has put into the batch. `verbs` has run before, so that
+    /// buffers, with what a later `upload` of as many rows has put into the batch, or a draw left there. `verbs` has run before, so that
     /// scratch has its size, and neither uploads nor reads back. The buffers must outlive the recording.
     fn record<E: From<crate::Error>>(
         &mut self,

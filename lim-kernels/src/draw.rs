@@ -1,6 +1,6 @@
 //! What every backend's sampler asks of its arguments.
 
-use crate::{Draw, Error, Result, SampleParams};
+use crate::{Draw, Error, MAX_STOP_TOKENS, Result, SampleParams};
 
 impl SampleParams {
     /// Whether any logit depends on the tokens seen before.
@@ -25,6 +25,10 @@ impl Draw<'_> {
             if !good || !got.is_finite() {
                 return Err(Error::Range { op, what, got: got as u64, must: format!("{must}; got {got}") });
             }
+        }
+        if self.stop.len() > MAX_STOP_TOKENS {
+            let (got, must) = (self.stop.len() as u64, format!("at most {MAX_STOP_TOKENS}"));
+            return Err(Error::Range { op, what: "number of stop tokens", got, must });
         }
         let tokens = self.prompt.iter().chain(self.generated).chain(&self.forced);
         match tokens.copied().find(|&t| t as usize >= vocab) {

@@ -7,12 +7,15 @@ use crate::{Capacity, Error, PageSize, Result};
 /// The rows that enter the model together, grouped by sequence.
 ///
 /// A decode step has one row per sequence; a prefill chunk has many rows of one. Row `r` of a sequence with `m` rows
-/// and `n` cached tokens (these rows included) stands at position `n - m + r`.
+/// and `n` cached tokens (these rows included) stands at position `n - m + r`. An empty place has one row and length 0: its
+/// row computes something, which nobody reads, and touches no page.
 #[derive(Clone, Debug, Default)]
 pub struct Step {
     tokens: Vec<u32>,
     spans: Vec<Span>,
     pages: Vec<u32>,
+    /// The tokens are those that were drawn last.
+    continues: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -34,9 +37,9 @@ pub struct SeqStep<'a> {
 }
 
 impl SeqStep<'_> {
-    /// Position of the first of these rows.
+    /// Position of the first of these rows; 0 for an empty place.
     pub fn start(&self) -> usize {
-        self.len - self.rows.len()
+        self.len.saturating_sub(self.rows.len())
     }
 }
 
@@ -48,6 +51,7 @@ impl Step {
             tokens: Vec::with_capacity(rows),
             spans: Vec::with_capacity(seqs),
             pages: Vec::with_capacity(seqs * page_size.pages_for(tokens)),
+            continues: false,
         }
     }
 
@@ -56,13 +60,17 @@ impl Step {
         self.tokens.clear();
         self.spans.clear();
         self.pages.clear();
+        self.continues = false;
     }
 
     /// Adds a sequence: `tokens` are its new rows, `len` its cached tokens including them, `pages` its page table.
     ///
     /// # Errors
-    /// When there is no row, or `len` is smaller than the number of rows.
+    /// When there is no row, `len` is smaller than the number of rows, or the step continues a draw.
     pub fn push(&mut self, tokens: &[u32], len: usize, pages: &[u32]) -> Result<()> {
+        if self.continues {
+            return Err(mixed());
+        }
         if tokens.is_empty() || len < tokens.len() {
             return Err(Error::Range {
                 op: "step",
@@ -71,11 +79,46 @@ impl Step {
                 must: format!("from 1 to its length, {len}"),
             });
         }
+        self.add(tokens, len, pages);
+        Ok(())
+    }
+
+    /// Adds a sequence that goes on with the token drawn for it in this place of the step before
+    /// ([`Sample::next`](crate::Sample::next)): the device knows it. A step has such sequences only, as many and in the
+    /// same places, each of them one token longer.
+    ///
+    /// # Errors
+    /// When `len` is 0, or the step has given tokens.
+    pub fn push_next(&mut self, len: usize, pages: &[u32]) -> Result<()> {
+        if !self.continues && !self.tokens.is_empty() {
+            return Err(mixed());
+        }
+        if len == 0 {
+            let must = "at least 1".into();
+            return Err(Error::Range { op: "step", what: "length of a sequence", got: 0, must });
+        }
+        self.continues = true;
+        self.add(&[0], len, pages);
+        Ok(())
+    }
+
+    /// Adds empty places until the step has `seqs` sequences.
+    pub fn pad(&mut self, seqs: usize) {
+        while self.spans.len() < seqs {
+            self.add(&[0], 0, &[]);
+        }
+    }
+
+    fn add(&mut self, tokens: &[u32], len: usize, pages: &[u32]) {
         let (row, page) = (self.tokens.len(), self.pages.len());
         self.tokens.extend_from_slice(tokens);
         self.pages.extend_from_slice(pages);
         self.spans.push(Span { rows: row..self.tokens.len(), len, pages: page..self.pages.len() });
-        Ok(())
+    }
+
+    /// Whether the tokens are those that were drawn last, and not given here.
+    pub fn continues(&self) -> bool {
+        self.continues
     }
 
     /// Token ids, one a row.
@@ -116,4 +159,9 @@ impl Step {
     pub fn max_len(&self) -> usize {
         self.spans.iter().map(|s| s.len).max().unwrap_or(0)
     }
+}
+
+fn mixed() -> Error {
+    let must = "all given, or all those drawn last".into();
+    Error::Range { op: "step", what: "tokens of another origin", got: 1, must }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use lim_kernels::{Backend, Capacity, DType, Draw, KvLayout, PageExtras, PageSize, Sampled, Step};
+use lim_kernels::{
+    Backend, Capacity, DType, Draw, KvLayout, MAX_STOP_TOKENS, PageExtras, PageSize, Sampled, Step,
+};
 use lim_kvcache::KvCache;
 use lim_select::Buffers;
 
@@ -105,9 +107,10 @@ pub struct Totals {
     pub reused_tokens: u64,
     /// Seconds in prefill steps, the first draw included.
     pub prefill_s: f64,
-    /// Rows of decode steps, which is tokens drawn plus tokens recomputed after preemption.
+    /// Rows of decode steps: tokens drawn, tokens recomputed after preemption, and on a device of its own one more of a
+    /// sequence that [`Engine::finish`] ended, where a step was under way.
     pub decode_tokens: u64,
-    /// Decode steps.
+    /// Decode steps issued.
     pub decode_steps: u64,
     /// Seconds in decode steps.
     pub decode_s: f64,
@@ -137,20 +140,28 @@ pub struct Engine<B: Backend> {
     pub(crate) rows: Vec<u32>,
     /// Memory for a step's draws; empty between steps.
     pub(crate) draws: Vec<Draw<'static>>,
+    /// Forced tokens of a step, by place.
+    pub(crate) forced: Vec<Option<u32>>,
     pub(crate) sampled: Vec<Sampled>,
+    /// The sequences of the last decode step, by place.
+    pub(crate) placed: Vec<SeqId>,
+    /// Decode steps whose tokens have not been read.
+    pub(crate) unread: usize,
     pub(crate) events: Vec<Event>,
-    attention: lim_select::Attention,
-    buffers: Buffers<B>,
-    recordings: Vec<Recorded<B>>,
+    /// The events have been returned.
+    pub(crate) delivered: bool,
+    pub(crate) attention: lim_select::Attention,
+    pub(crate) buffers: Buffers<B>,
+    pub(crate) recordings: Vec<Recorded<B>>,
     next_id: u64,
 }
 
-/// The kernels of a decode step, good for every step of as many sequences that selects, or that does not.
-struct Recorded<B: Backend> {
-    seqs: usize,
-    sparse: bool,
+/// The kernels of a decode step, good for every step of as many places that selects, or that does not.
+pub(crate) struct Recorded<B: Backend> {
+    pub(crate) seqs: usize,
+    pub(crate) sparse: bool,
     /// `None` after the first such step, and on devices that do not record.
-    recording: Option<B::Recording>,
+    pub(crate) recording: Option<B::Recording>,
 }
 
 impl<B: Backend> Engine<B> {
@@ -185,8 +196,12 @@ impl<B: Backend> Engine<B> {
             prefill_rope: None,
             rows: (0..capacity.seqs as u32).collect(),
             draws: Vec::with_capacity(capacity.seqs),
+            forced: Vec::with_capacity(capacity.seqs),
             sampled: vec![Sampled { token: 0, logprob: 0.0 }; capacity.seqs],
-            events: Vec::with_capacity(2 * capacity.seqs + 1),
+            placed: Vec::with_capacity(capacity.seqs),
+            unread: 0,
+            events: Vec::with_capacity(4 * capacity.seqs + 1),
+            delivered: false,
             recordings: Vec::with_capacity(2 * capacity.seqs),
             next_id: 0,
             backend,
@@ -195,7 +210,7 @@ impl<B: Backend> Engine<B> {
         })
     }
 
-    /// Decodes by `attention` from now on. Sequences and their cached tokens stay.
+    /// Decodes by `attention` from the next step on. Sequences and their cached tokens stay.
     ///
     /// # Errors
     /// When it needs page bounds or gates and the engine was made without, or the backend has not the memory.
@@ -207,6 +222,7 @@ impl<B: Backend> Engine<B> {
             return Err(Error::Request { what: "attention", reason });
         }
         let EngineOptions { capacity, .. } = self.options;
+        self.settle()?;
         self.recordings.clear();
         self.buffers = Buffers::new(&mut self.backend, &attention, capacity, self.model.config().heads)?;
         self.attention = attention;
@@ -238,7 +254,9 @@ impl<B: Backend> Engine<B> {
     /// When the cache refuses, which takes a table of another engine.
     pub fn finish(&mut self, id: SeqId) -> Result<bool> {
         if let Some(at) = self.running.iter().position(|r| r.seq.id == id) {
-            self.cache.release(self.running.remove(at).table)?;
+            let Running { table, .. } = self.running.remove(at);
+            self.forget_surplus();
+            self.cache.release(table)?;
             return Ok(true);
         }
         let Some(at) = self.waiting.iter().position(|g| g.members.iter().any(|m| m.id == id)) else {
@@ -303,28 +321,6 @@ impl<B: Backend> Engine<B> {
         model.forward(backend, Pass { phase, step, cache, attention, buffers, workspace, rope })
     }
 
-    /// Runs the decode step that `self.step` holds: the first of its kind as it is, the second recorded, the others by
-    /// replay.
-    pub(crate) fn forward_decode(&mut self) -> Result<()> {
-        let Engine { backend, model, step, cache, attention, buffers, workspace, recordings, .. } = self;
-        let (seqs, sparse) = (step.seqs(), attention.is_sparse_at(step.max_len()));
-        backend.upload(step, &mut workspace.batch)?;
-        let known = recordings.iter_mut().find(|r| (r.seqs, r.sparse) == (seqs, sparse));
-        if let Some(Recorded { recording: Some(recording), .. }) = &known {
-            return Ok(backend.replay(recording)?);
-        }
-        let (phase, rope) = (Phase::Decode, None);
-        let pass = Pass { phase, step, cache, attention, buffers, workspace, rope };
-        match known {
-            Some(known) => known.recording = backend.record(|backend| model.run(backend, pass))?,
-            None => {
-                model.run(backend, pass)?;
-                recordings.push(Recorded { seqs, sparse, recording: None });
-            }
-        }
-        Ok(())
-    }
-
     /// Whether there is nothing to do.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
@@ -332,7 +328,7 @@ impl<B: Backend> Engine<B> {
 
     fn check(&self, request: &Request, max_len: usize) -> Result<()> {
         let refuse = |what, reason: String| Err(Error::Request { what, reason });
-        let Request { prompt, random_prefix, samples, max_new_tokens, .. } = request;
+        let Request { prompt, random_prefix, samples, max_new_tokens, stop_ids, .. } = request;
         if prompt.is_empty() {
             return refuse("prompt", "has no tokens".into());
         }
@@ -340,6 +336,9 @@ impl<B: Backend> Engine<B> {
             return refuse("prompt", format!("has {} tokens, the engine takes {max_len}", prompt.len()));
         }
         self.model.check_tokens("prompt", prompt)?;
+        if stop_ids.len() > MAX_STOP_TOKENS {
+            return refuse("stop tokens", format!("are {}, at most {MAX_STOP_TOKENS}", stop_ids.len()));
+        }
         crate::sampling::check(&request.params)?;
         if *random_prefix >= prompt.len() {
             return refuse("random prefix", format!("is {random_prefix} of a prompt of {}", prompt.len()));

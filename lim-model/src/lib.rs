@@ -32,6 +32,7 @@
 
 mod block;
 mod config;
+mod decode;
 mod divergence;
 mod engine;
 mod error;

@@ -138,16 +138,7 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// When the step exceeds what the buffers were made for, or the backend fails.
     pub fn forward(&self, backend: &mut B, pass: Pass<'_, B>) -> Result<()> {
-        backend.upload(pass.step, &mut pass.workspace.batch)?;
-        self.run(backend, pass)
-    }
-
-    /// As [`Model::forward`] for a step that is uploaded already: nothing but kernels, which a device can record.
-    ///
-    /// # Errors
-    /// As [`Model::forward`].
-    pub fn run(&self, backend: &mut B, pass: Pass<'_, B>) -> Result<()> {
-        self.run_watched(backend, pass, |_| Ok(()))
+        self.forward_watched(backend, pass, |_| Ok(()))
     }
 
     /// As [`Model::forward`], and lets `watch` look at every layer once it has attended, before the next one does. What it
@@ -158,22 +149,24 @@ impl<B: Backend> Model<B> {
     pub fn forward_watched(
         &self,
         backend: &mut B,
-        pass: Pass<'_, B>,
+        mut pass: Pass<'_, B>,
         watch: impl FnMut(Watched<'_, B>) -> Result<()>,
     ) -> Result<()> {
+        pass.workspace.continues = false;
         backend.upload(pass.step, &mut pass.workspace.batch)?;
-        self.run_watched(backend, pass, watch)
+        self.run_watched(backend, &mut pass, watch)
     }
 
+    /// The blocks of a step that is uploaded.
     fn run_watched(
         &self,
         backend: &mut B,
-        pass: Pass<'_, B>,
+        pass: &mut Pass<'_, B>,
         mut watch: impl FnMut(Watched<'_, B>) -> Result<()>,
     ) -> Result<()> {
         let Pass { phase, step, cache, attention, buffers, workspace, rope } = pass;
         self.check_extras(cache.layout().page_size, cache.extras())?;
-        let Workspace { batch, x, .. } = workspace;
+        let Workspace { batch, x, .. } = &mut **workspace;
         backend.embed(Embed { table: &self.embedding, batch, x })?;
         let (config, rope, max_len) = (&self.config, rope.unwrap_or(&self.rope), step.max_len());
         let keep_gates = cache.extras().gates;
@@ -184,7 +177,7 @@ impl<B: Backend> Model<B> {
                 BlockPass {
                     config,
                     rope,
-                    phase,
+                    phase: *phase,
                     layer,
                     max_len,
                     kv,
@@ -199,7 +192,7 @@ impl<B: Backend> Model<B> {
         Ok(())
     }
 
-    /// Computes the logits of `rows` of the last step and draws a token for each.
+    /// Computes the logits of `rows` of the last step, draws a token for each and waits for them.
     ///
     /// # Errors
     /// When there are more rows than the workspace has logits for, a forced token is not in the vocabulary, or the
@@ -213,7 +206,24 @@ impl<B: Backend> Model<B> {
         workspace: &mut Workspace<B>,
     ) -> Result<()> {
         self.logits(backend, rows, workspace)?;
-        Ok(backend.sample(Sample { logits: &workspace.logits, draws, out })?)
+        let Workspace { logits, draws: places, continues, .. } = workspace;
+        *continues = false;
+        backend.start_draws(draws, places)?;
+        backend.sample(Sample { logits, draws: places, next: None })?;
+        backend.post_draws(places)?;
+        Ok(backend.read_draws(places, out)?)
+    }
+
+    /// Runs a decode step that is uploaded, to the draw of what its rows continue with: nothing but kernels, which a
+    /// device can record. `rows` counts up from 0 to the step's rows; [`Backend::start_draws`] has said how to draw.
+    ///
+    /// # Errors
+    /// As [`Model::forward`] and [`Model::sample`].
+    pub fn decode(&self, backend: &mut B, mut pass: Pass<'_, B>, rows: &[u32]) -> Result<()> {
+        self.run_watched(backend, &mut pass, |_| Ok(()))?;
+        self.logits(backend, rows, pass.workspace)?;
+        let Workspace { logits, draws, batch, .. } = pass.workspace;
+        Ok(backend.sample(Sample { logits, draws, next: Some(batch) })?)
     }
 
     /// Computes the logits of `rows` of the last step into the workspace.
@@ -258,6 +268,7 @@ impl<B: Backend> Model<B> {
         workspace: &mut Workspace<B>,
     ) -> Result<()> {
         self.check_extras(cache.layout().page_size, cache.extras())?;
+        workspace.continues = false;
         backend.upload(step, &mut workspace.batch)?;
         let Workspace { batch, qkv, .. } = workspace;
         let (config, rope, keep_gates) = (&self.config, &self.rope, cache.extras().gates);

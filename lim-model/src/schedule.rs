@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use lim_kernels::{Backend, Draw, Sampled};
 
+use crate::Result;
 use crate::engine::{Engine, Event};
 use crate::sequence::{Group, Running};
-use crate::{Error, Result};
 
 /// Rows below which backends take another path through their matrix products (up to 8 rows on the CPU, up to 16 on GPUs)
 /// with other roundings. A prompt is cut so that no part of it is so short, unless all of it is: on the CPU its bits then
@@ -22,22 +22,38 @@ fn chunk_end(done: usize, total: usize, rows: usize) -> usize {
 
 impl<B: Backend> Engine<B> {
     /// Prefills a chunk of the oldest waiting prompt where there is room for it, otherwise decodes one token of every
-    /// running sequence. Does nothing when idle. A decode step allocates nothing.
+    /// running sequence. Does nothing when idle. A decode step allocates nothing. On a device of its own the events of
+    /// a decode step come with the call after it.
     ///
     /// # Errors
     /// When the backend fails; the engine's sequences are then in no defined state, their pages still accounted for.
     pub fn step(&mut self) -> Result<&[Event]> {
-        self.events.clear();
+        self.forget_delivered();
         self.admit()?;
-        let begun = Instant::now();
-        if self.waiting.front().is_some_and(|group| group.table.is_some()) {
-            self.prefill()?;
-            self.totals.prefill_s += begun.elapsed().as_secs_f64();
-        } else if !self.running.is_empty() {
-            self.decode()?;
+        let prefills = self.waiting.front().is_some_and(|group| group.table.is_some());
+        if !self.running.is_empty() {
+            let begun = Instant::now();
+            if prefills {
+                self.settle()?
+            } else {
+                self.decode()?
+            }
             self.totals.decode_s += begun.elapsed().as_secs_f64();
         }
+        if prefills {
+            let begun = Instant::now();
+            self.prefill()?;
+            self.totals.prefill_s += begun.elapsed().as_secs_f64();
+        }
+        self.delivered = true;
         Ok(&self.events)
+    }
+
+    /// Forgets the events that the last step has returned; others may have come since.
+    pub(crate) fn forget_delivered(&mut self) {
+        if std::mem::take(&mut self.delivered) {
+            self.events.clear();
+        }
     }
 
     /// Starts the oldest waiting prompt if its samples fit beside what runs, on the pages of a kept prompt that begins like
@@ -138,83 +154,11 @@ impl<B: Backend> Engine<B> {
                 }
             }
             table.make_room(self.options.page_size.pages_for(self.max_len()));
-            self.running.push(Running { seq, table });
+            let cached = table.len();
+            self.running.push(Running { seq, table, cached });
         }
         Ok(())
     }
-
-    fn decode(&mut self) -> Result<()> {
-        self.make_room()?;
-        self.step.clear();
-        for Running { seq, table } in &self.running {
-            self.step.push(&[seq.token(table.len() - 1)], table.len(), table.pages())?;
-        }
-        self.forward_decode()?;
-
-        let rows = self.running.len();
-        let mut draws = recycle(std::mem::take(&mut self.draws));
-        draws.extend(self.running.iter().map(|r| r.seq.draw(r.table.len())));
-        let sampled = &mut self.sampled[..rows];
-        self.model.sample(&mut self.backend, &self.rows[..rows], &draws, sampled, &mut self.workspace)?;
-        self.draws = recycle(draws);
-        self.totals.decode_tokens += rows as u64;
-        self.totals.decode_steps += 1;
-
-        let mut at = 0;
-        for row in 0..rows {
-            let (Running { seq, table }, sampled) = (&mut self.running[at], self.sampled[row]);
-            at += 1;
-            if table.len() < seq.len() {
-                continue; // recomputed after preemption: its next token is known
-            }
-            self.events.push(Event::Token { id: seq.id, sampled });
-            if let Some(reason) = seq.push(sampled.token) {
-                self.events.push(Event::Finished { id: seq.id, reason });
-                at -= 1;
-                let Running { table, .. } = self.running.remove(at);
-                self.cache.release(table)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reserves one more token for every running sequence; where pages run out, the newest sequences wait.
-    fn make_room(&mut self) -> Result<()> {
-        let mut at = 0;
-        while at < self.running.len() {
-            let table = &mut self.running[at].table;
-            let new_len = table.len() + 1;
-            match self.prompts.reserve(&mut self.cache, &mut self.backend, table, new_len) {
-                Ok(()) => at += 1,
-                Err(Error::Cache(lim_kvcache::Error::OutOfPages { .. })) if self.running.len() > 1 => {
-                    if self.preempt_newest()? < at {
-                        at -= 1;
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the pages of the sequence that came last, and puts it first in the queue. Its tokens stay: once there is
-    /// room, its prompt is prefilled and its tokens are fed through decode steps again, beside the other sequences, so
-    /// that under every policy it goes on as if nothing had happened. Returns its index.
-    fn preempt_newest(&mut self) -> Result<usize> {
-        let ids = self.running.iter().map(|r| r.seq.id).enumerate();
-        let newest = ids.max_by_key(|&(_, id)| id).map_or(0, |(index, _)| index);
-        let Running { seq, table } = self.running.remove(newest);
-        self.cache.release(table)?;
-        self.events.push(Event::Preempted { id: seq.id });
-        self.waiting.push_front(Group { members: vec![seq], table: None });
-        Ok(newest)
-    }
-}
-
-/// An empty vector in the memory of `spent`, for draws that borrow from something else.
-fn recycle<'a>(mut spent: Vec<Draw<'_>>) -> Vec<Draw<'a>> {
-    spent.clear();
-    spent.into_iter().map_while(|_| None).collect()
 }
 
 #[cfg(test)]

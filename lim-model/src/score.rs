@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use lim_kernels::{Backend, Draw, SampleParams, Sampled};
+use lim_kernels::{Backend, Draw, Sampled};
 use lim_kvcache::PageTable;
 
-use crate::{Engine, Error, Phase, Result};
+use crate::{Engine, Error, Result};
 
 /// A text to score.
 #[derive(Clone, Copy, Debug)]
@@ -43,12 +43,15 @@ impl<B: Backend> Engine<B> {
             return refuse("prefill", format!("is {prefill}, from 1 to the {} tokens", ids.len()));
         }
         self.model.check_tokens("text to score", ids)?;
+        self.settle()?;
         let mut run = Run { ids, nll: Vec::with_capacity(ids.len() - 1), table: self.cache.table() };
         // A waiting prompt may be half prefilled.
         let held = self.prefill_rope.take();
         let result = self.score_prefill(&mut run, prefill.min(ids.len() - 1), cancel, &mut scored);
         let result = result.and_then(|()| self.score_decode(&mut run, cancel, &mut scored));
         self.prefill_rope = held;
+        // On an error steps may be under way.
+        (self.unread, self.workspace.continues) = (0, false);
         self.cache.release(run.table)?;
         result.map(|()| run.nll)
     }
@@ -65,11 +68,13 @@ impl<B: Backend> Engine<B> {
         while run.table.len() < prefill {
             let start = run.table.len();
             let end = prefill.min(start + self.options.capacity.rows);
-            self.feed(run, end, Phase::Prefill, cancel)?;
+            self.reserve(run, end, cancel)?;
+            self.step.push(&run.ids[start..end], end, run.table.pages())?;
+            self.forward_prefill()?;
             for first in (start..end).step_by(self.options.capacity.seqs) {
                 let rows = first..end.min(first + self.options.capacity.seqs);
                 let rows: Vec<u32> = rows.map(|position| (position - start) as u32).collect();
-                self.take(run, &rows)?;
+                self.take_rows(run, &rows)?;
                 scored(run.nll.len());
             }
         }
@@ -85,43 +90,63 @@ impl<B: Backend> Engine<B> {
         scored: &mut dyn FnMut(usize),
     ) -> Result<()> {
         let begun = Instant::now();
-        while run.table.len() + 1 < run.ids.len() {
-            self.feed(run, run.table.len() + 1, Phase::Decode, cancel)?;
-            self.take(run, &[0])?;
-            self.totals.decode_tokens += 1;
-            self.totals.decode_steps += 1;
+        let last = run.ids.len() - 1;
+        while run.nll.len() < last {
+            while run.table.len() < last && self.unread <= self.backend.lag() {
+                self.feed(run, cancel)?;
+            }
+            self.unread -= 1;
+            let mut sampled = [Sampled { token: 0, logprob: 0.0 }];
+            self.backend.read_draws(&mut self.workspace.draws, &mut sampled)?;
+            run.nll.push(-sampled[0].logprob);
             scored(run.nll.len());
         }
         self.totals.decode_s += begun.elapsed().as_secs_f64();
         Ok(())
     }
 
-    /// Feeds the tokens up to `end`.
-    fn feed(&mut self, run: &mut Run<'_>, end: usize, phase: Phase, cancel: &AtomicBool) -> Result<()> {
+    /// Makes room for the tokens up to `end` and empties the step.
+    fn reserve(&mut self, run: &mut Run<'_>, end: usize, cancel: &AtomicBool) -> Result<()> {
         if cancel.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
-        let start = run.table.len();
         self.prompts.reserve(&mut self.cache, &mut self.backend, &mut run.table, end)?;
         self.step.clear();
-        self.step.push(&run.ids[start..end], end, run.table.pages())?;
-        match phase {
-            Phase::Prefill => self.forward_prefill(),
-            Phase::Decode => self.forward_decode(),
+        Ok(())
+    }
+
+    /// Issues the decode step of the next token, which scores the one after it.
+    fn feed(&mut self, run: &mut Run<'_>, cancel: &AtomicBool) -> Result<()> {
+        let end = run.table.len() + 1;
+        self.reserve(run, end, cancel)?;
+        let forced = Some(run.ids[end]);
+        let Engine { backend, step, workspace, .. } = self;
+        if workspace.continues {
+            step.push_next(end, run.table.pages())?;
+            backend.force_draws(&[forced], &mut workspace.draws)?;
+        } else {
+            step.push(&run.ids[end - 1..end], end, run.table.pages())?;
+            backend.start_draws(&[given(run.ids[end])], &mut workspace.draws)?;
         }
+        self.totals.decode_tokens += 1;
+        self.totals.decode_steps += 1;
+        self.forward_decode()
     }
 
     /// Adds the values of the tokens that follow `rows` of the last step.
-    fn take(&mut self, run: &mut Run<'_>, rows: &[u32]) -> Result<()> {
+    fn take_rows(&mut self, run: &mut Run<'_>, rows: &[u32]) -> Result<()> {
         let next = &run.ids[run.nll.len() + 1..][..rows.len()];
-        let params = SampleParams::default();
-        let draw = |&id: &u32| Draw { params, prompt: &[], generated: &[], forced: Some(id) };
-        let draws: Vec<Draw<'_>> = next.iter().map(draw).collect();
+        let draws: Vec<Draw<'_>> = next.iter().map(|&id| given(id)).collect();
         let mut sampled = vec![Sampled { token: 0, logprob: 0.0 }; rows.len()];
         self.model.sample(&mut self.backend, rows, &draws, &mut sampled, &mut self.workspace)?;
         run.nll.extend(sampled.iter().map(|s| -s.logprob));
         Ok(())
     }
+}
+
+/// Takes `id` and tells how likely it was.
+fn given(id: u32) -> Draw<'static> {
+    Draw { forced: Some(id), ..Draw::default() }
 }
 
 /// A text being scored.

@@ -59,7 +59,7 @@ pub struct Request {
     pub params: SampleParams,
     /// Most tokens of one continuation; at least 1.
     pub max_new_tokens: usize,
-    /// Tokens that end a continuation; they are its last token.
+    /// Tokens that end a continuation; they are its last token. At most [`lim_kernels::MAX_STOP_TOKENS`].
     pub stop_ids: Vec<u32>,
     /// Bound on thinking.
     pub thinking: Option<ThinkingBudget>,
@@ -103,7 +103,7 @@ pub(crate) struct Shared {
     max_len: usize,
 }
 
-/// One continuation. Its cached tokens are the first `table.len()` of prompt and generated tokens.
+/// One continuation.
 #[derive(Debug)]
 pub(crate) struct Sequence {
     pub(crate) id: SeqId,
@@ -147,11 +147,23 @@ impl Sequence {
     /// where its thinking has run out, drawn otherwise.
     pub(crate) fn draw(&self, cached: usize) -> Draw<'_> {
         let index = cached - self.shared.prompt.len();
-        let forced = match self.generated.get(index) {
-            Some(&known) => Some(known),
-            None => self.closing(index),
-        };
-        Draw { params: self.params, prompt: &self.shared.prompt, generated: &self.generated[..index], forced }
+        let Shared { prompt, stop_ids, .. } = &*self.shared;
+        let (generated, forced) = (&self.generated[..index], self.forced(cached));
+        Draw { params: self.params, prompt, generated, forced, stop: stop_ids }
+    }
+
+    /// The token at position `cached`, where it is not to be drawn.
+    pub(crate) fn forced(&self, cached: usize) -> Option<u32> {
+        let index = cached - self.shared.prompt.len();
+        self.generated.get(index).copied().or_else(|| self.closing(index))
+    }
+
+    /// Whether there is a token after the next, and it can be drawn by a host that does not know the next.
+    pub(crate) fn goes_on_blindly(&self) -> bool {
+        let (shared, known) = (&self.shared, self.generated.len() + 1);
+        let ends = known >= shared.max_new_tokens || self.len() + 1 > shared.max_len;
+        let decides = shared.thinking.as_ref().is_some_and(|t| !self.thought && known == t.tokens);
+        !ends && !decides
     }
 
     /// The token that the thinking budget forces as generated token `index`.
@@ -183,7 +195,10 @@ impl Sequence {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) seq: Sequence,
+    /// Holds the tokens that have been fed, and maybe the next.
     pub(crate) table: PageTable,
+    /// Tokens that have been fed; the last one may be known to the device alone.
+    pub(crate) cached: usize,
 }
 
 /// Samples of one request that wait for its prompt. A preempted sequence waits alone.

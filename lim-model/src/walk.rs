@@ -171,7 +171,7 @@ impl<'a> Walk<'a> {
         model.sample(
             backend,
             &[row],
-            &[Draw { params, prompt, generated, forced: None }],
+            &[Draw { params, prompt, generated, forced: None, stop: &[] }],
             &mut sampled,
             workspace,
         )?;

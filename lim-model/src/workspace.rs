@@ -17,6 +17,10 @@ pub struct Workspace<B: Backend> {
     pub(crate) gated: Tensor<B::Rows, 2>,
     /// `[seqs, vocab]`.
     pub(crate) logits: Tensor<B::Rows, 2>,
+    /// For `seqs` rows.
+    pub(crate) draws: B::Draws,
+    /// The last thing that used `batch` and `draws` was a decode step, and both stand where the next one goes on.
+    pub(crate) continues: bool,
     /// What decode attention read.
     pub(crate) counters: B::Counters,
     /// What prefill attention read. Kept apart: a prefill chunk of one row looks like a decode step to a kernel.
@@ -38,6 +42,8 @@ impl<B: Backend> Workspace<B> {
             gated: activation(config.intermediate)?,
             x: backend.rows(RowsKind::Residual, [rows, config.hidden])?,
             logits: backend.rows(RowsKind::Logits, [seqs, config.vocab])?,
+            draws: backend.draws(seqs, config.vocab)?,
+            continues: false,
             batch: backend.batch(capacity, page_size)?,
             counters: backend.counters(config.layers)?,
             prefill_counters: backend.counters(config.layers)?,

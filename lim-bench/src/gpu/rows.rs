@@ -44,14 +44,17 @@ pub fn sample(cuda: &mut Cuda, rows: usize, params: SampleParams, repeats: usize
     let mut logits = cuda.rows(RowsKind::Logits, [rows, VOCAB])?;
     cuda.write_rows(&Noise::new(17).floats(rows * VOCAB, 8.0), &mut logits)?;
     let generated = [1u32, 2, 3];
-    let draw = |_| Draw { params, prompt: &[], generated: &generated, forced: None };
-    let draws: Vec<_> = (0..rows).map(draw).collect();
+    let draws = vec![Draw { params, generated: &generated, ..Draw::default() }; rows];
+    let mut places = cuda.draws(rows, VOCAB)?;
     let mut out = vec![Sampled { token: 0, logprob: 0.0 }; rows];
     let mut seconds = Vec::with_capacity(repeats);
     for _ in 0..repeats.max(1) + 3 {
         cuda.synchronize()?;
         let begun = Instant::now();
-        cuda.sample(Sample { logits: &logits, draws: &draws, out: &mut out })?;
+        cuda.start_draws(&draws, &mut places)?;
+        cuda.sample(Sample { logits: &logits, draws: &mut places, next: None })?;
+        cuda.post_draws(&mut places)?;
+        cuda.read_draws(&mut places, &mut out)?;
         seconds.push(begun.elapsed().as_secs_f64());
     }
     // The first calls make room and load the kernels.

@@ -1,5 +1,8 @@
 //! The command line on a GPU. Without one these tests fail: feature `cuda` asks for it.
 
+use serde_json::Value;
+
+use crate::models::answers_like_hf;
 use crate::run::{command, lim};
 
 #[test]
@@ -68,4 +71,66 @@ fn calibrate_and_selection_find_what_the_cpu_finds() {
         ["cpu", "cuda"].map(|device| lim(&[&shown[..], &["--device", device, "-q"]].concat()).json());
     assert_eq!(cpu["token_ids"], cuda["token_ids"]);
     assert_eq!(cpu["steps"], cuda["steps"]);
+}
+
+#[test]
+fn checkpoint_directories_answer_like_hf() {
+    for name in ["qwen3-long", "qwen2-default", "llama-llama3-sharded", "mistral-yarn-mscale", "llama-f16"] {
+        answers_like_hf(name, "cuda");
+    }
+}
+
+/// The demo model's answers to sample problems, thousands of greedy tokens: those of the CPU in float32, and as often
+/// right in bf16.
+#[test]
+fn the_demo_model_answers_like_on_the_cpu() {
+    let solve = |seed: usize, flags: &[&str]| -> Value {
+        let args = ["generate", "--output", "json", "--quiet", "--seed", &seed.to_string()];
+        lim(&[&args[..], flags].concat()).json()
+    };
+    for attention in ["full", "lim", "tidal"] {
+        let mut right = 0;
+        for seed in 0..6 {
+            let flags = |device, dtype| ["--attention", attention, "--device", device, "--dtype", dtype];
+            let cpu = solve(seed, &flags("cpu", "f32"));
+            let gpu = solve(seed, &flags("cuda", "f32"));
+            let ids = |out: &Value| out["samples"][0]["token_ids"].clone();
+            assert_eq!(ids(&gpu), ids(&cpu), "{attention}, problem {seed}");
+            for key in ["mean_context_tokens", "mean_attended_tokens", "selections"] {
+                assert_eq!(gpu["sparsity"][key], cpu["sparsity"][key], "{attention}, problem {seed}, {key}");
+            }
+            right +=
+                usize::from(solve(seed, &flags("cuda", "bf16"))["samples"][0]["check"]["correct"] == true);
+        }
+        assert!(right >= 5, "{attention}: {right} of 6 in bf16");
+    }
+}
+
+/// Stop strings end a sample on the host, one step late; what is said must not show it.
+#[test]
+fn stop_strings_end_a_sample_as_on_the_cpu() {
+    let said = |device| {
+        let args = [
+            "generate",
+            "--seed",
+            "2",
+            "--stop",
+            ";",
+            "--samples",
+            "2",
+            "--device",
+            device,
+            "--dtype",
+            "f32",
+        ];
+        let out = lim(&[&args[..], &["--output", "json", "--quiet"]].concat()).json();
+        out["samples"].clone()
+    };
+    let (cpu, gpu) = (said("cpu"), said("cuda"));
+    let fields = |s: &Value| s.as_array().expect("samples").iter().map(fields_of).collect::<Vec<_>>();
+    assert_eq!(fields(&gpu), fields(&cpu));
+}
+
+fn fields_of(sample: &Value) -> [Value; 3] {
+    ["text", "token_ids", "finish_reason"].map(|key| sample[key].clone())
 }

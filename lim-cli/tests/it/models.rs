@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 
 use crate::run::lim;
 
+/// A golden model: in this checkout or, for tests that were carried to another machine, in the one they are run from.
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lim-model/tests/goldens/models").join(name)
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let checkout = if sources.is_dir() { sources } else { PathBuf::new() };
+    checkout.join("lim-model/tests/goldens/models").join(name)
 }
 
 fn text(path: &Path) -> &str {
@@ -36,6 +39,21 @@ fn copy_of_demo() -> tempfile::TempDir {
 fn generate(model: &Path, args: &[&str]) -> Value {
     let common = ["generate", "--model", text(model), "--output", "json", "--quiet", "--device", "cpu"];
     lim(&[&common[..], args].concat()).json()
+}
+
+/// Generates what HF generated, in float32, and checks the tokens.
+pub(crate) fn answers_like_hf(name: &str, device: &str) {
+    let dir = golden(name);
+    let expected = &read(&dir.join("expected.json"))["generate"];
+    let ids: Vec<String> = expected["prompt"].as_array().expect("ids").iter().map(Value::to_string).collect();
+    let count = expected["new"].as_array().expect("ids").len().to_string();
+    let model =
+        ["generate", "--model", text(&dir), "--device", device, "--dtype", "f32", "--attention", "full"];
+    let draw = ["--prompt-ids", &ids.join(","), "-n", &count, "--ignore-eos", "--temperature", "0"];
+    let out = lim(&[&model[..], &draw, &["--output", "json", "--quiet"]].concat()).json();
+    assert_eq!(out["samples"][0]["token_ids"], expected["new"], "{name} on {device}");
+    assert_eq!(out["prompt_ids"], expected["prompt"]);
+    assert_eq!(out["model"], name);
 }
 
 #[test]
@@ -77,26 +95,7 @@ fn greedy_tokens_are_those_of_hf_transformers() {
     for name in
         ["qwen3-tied-bf16", "qwen2-default", "llama-llama3-sharded", "mistral-yarn-mscale", "llama-f16"]
     {
-        let dir = golden(name);
-        let expected = &read(&dir.join("expected.json"))["generate"];
-        let ids: Vec<String> =
-            expected["prompt"].as_array().expect("ids").iter().map(Value::to_string).collect();
-        let count = expected["new"].as_array().expect("ids").len().to_string();
-        let args = [
-            "--prompt-ids",
-            &ids.join(","),
-            "-n",
-            &count,
-            "--ignore-eos",
-            "--temperature",
-            "0",
-            "--dtype",
-            "f32",
-        ];
-        let out = generate(&dir, &[&args[..], &["--attention", "full"]].concat());
-        assert_eq!(out["samples"][0]["token_ids"], expected["new"], "{name}");
-        assert_eq!(out["prompt_ids"], expected["prompt"]);
-        assert_eq!(out["model"], name);
+        answers_like_hf(name, "cpu");
     }
 }
 

@@ -189,7 +189,7 @@ impl Layer<'_> {
         let Layer { qkv, norms, eps, rope, batch, layout, data, .. } = *self;
         let (heads, bytes) = (layout.heads, layout.dtype.bytes());
         let (dim, page_size) = (heads.dim(), layout.page_size.tokens());
-        for seq in batch.step.iter() {
+        for seq in batch.step.iter().filter(|seq| seq.len > 0) {
             for (row, position) in seq.rows.clone().zip(seq.start()..) {
                 let at = rope.half * position;
                 let (cos, sin) = (&rope.cos[at..][..rope.half], &rope.sin[at..][..rope.half]);

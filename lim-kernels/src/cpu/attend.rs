@@ -75,7 +75,7 @@ fn groups(
 ) -> (usize, usize) {
     groups.clear();
     let (mut first_task, mut partial) = (0, 0);
-    for (seq, step) in batch.step.iter().enumerate() {
+    for (seq, step) in batch.step.iter().enumerate().filter(|(_, step)| step.len > 0) {
         let chosen = selection.filter(|s| !s.dense[seq]);
         let sets = chosen.map_or(1, |s| s.sets.count(heads));
         for set in 0..sets {
@@ -265,7 +265,7 @@ fn count_reads(
     let layout = kv.layout;
     let head_bytes = (2 * layout.heads.dim() * layout.dtype.bytes()) as u64;
     let mut at = 0;
-    for (seq, step) in batch.step.iter().enumerate() {
+    for (seq, step) in batch.step.iter().enumerate().filter(|(_, step)| step.len > 0) {
         let sets = groups[at..].iter().take_while(|g| g.seq == seq).count();
         let (mut tokens, mut bytes) = (0, 0);
         for group in &groups[at..at + sets] {

@@ -6,6 +6,7 @@
 mod append;
 mod attend;
 mod buffer;
+mod draws;
 mod gates;
 mod gemm;
 mod gemv;
@@ -27,15 +28,16 @@ mod x86;
 mod yardstick;
 
 pub use buffer::Buffer;
+pub use draws::Draws;
 pub use store::{Batch, Kv, Linear, Rope, Scores, Selection};
 
 use pool::Pool;
 use simd::Isa;
 
 use crate::{
-    Append, Attend, Backend, Capacity, Embed, Error, GateScore, Heads, HostTensor, KeyGates, KvLayout,
-    LayerCount, LinearAdd, Logits, NormGateUp, NormLinear, PageExtras, PageSize, Pool as PoolOp, Result,
-    RowsKind, Sample, Score, Select, Sets, Step, Tensor,
+    Append, Attend, Backend, Capacity, Draw, Embed, Error, GateScore, Heads, HostTensor, KeyGates, KvLayout,
+    LayerCount, LinearAdd, Logits, MAX_UNREAD_DRAWS, NormGateUp, NormLinear, PageExtras, PageSize,
+    Pool as PoolOp, Result, RowsKind, Sample, Sampled, Score, Select, Sets, Step, Tensor,
 };
 
 /// A pool of threads and the scratch of its kernels.
@@ -55,6 +57,7 @@ use crate::{
 pub struct Cpu {
     pool: Pool,
     isa: Isa,
+    lag: usize,
     /// Normed rows `[rows, hidden]`.
     normed: Buffer,
     /// Activations packed for dot or matrix products.
@@ -87,6 +90,7 @@ impl Cpu {
         Ok(Cpu {
             pool: Pool::new(threads)?,
             isa: Isa::detect(),
+            lag: 0,
             normed: Buffer::default(),
             packed: Buffer::default(),
             wide: Buffer::default(),
@@ -106,6 +110,11 @@ impl Cpu {
     pub fn each_isa(threads: Option<usize>) -> Result<Vec<Self>> {
         Isa::all().into_iter().map(|isa| Ok(Cpu { isa, ..Cpu::new(threads)? })).collect()
     }
+
+    /// Has callers run ahead and fill up their steps as on a device of its own, for tests of them.
+    pub fn like_a_device(self) -> Self {
+        Cpu { lag: MAX_UNREAD_DRAWS - 1, ..self }
+    }
 }
 
 impl Backend for Cpu {
@@ -118,11 +127,20 @@ impl Backend for Cpu {
     type Scores = Scores;
     type Selection = Selection;
     type Counters = Vec<LayerCount>;
+    type Draws = Draws;
     type Recording = ();
 
     fn device(&self) -> String {
         let threads = self.pool.threads();
         format!("cpu ({threads} thread{}, {})", if threads == 1 { "" } else { "s" }, self.isa.name())
+    }
+
+    fn lag(&self) -> usize {
+        self.lag
+    }
+
+    fn padded(&self, seqs: usize, most: usize) -> usize {
+        if self.lag > 0 { seqs.next_multiple_of(2).min(most) } else { seqs.min(most) }
     }
 
     fn linear(&mut self, parts: &[(HostTensor<2>, Option<HostTensor<1>>)]) -> Result<Linear> {
@@ -167,12 +185,32 @@ impl Backend for Cpu {
         Selection::new(capacity, heads, sets, budget)
     }
 
+    fn draws(&mut self, rows: usize, vocab: usize) -> Result<Draws> {
+        Ok(Draws::new(rows, vocab))
+    }
+
     fn counters(&mut self, layers: usize) -> Result<Vec<LayerCount>> {
         Ok(vec![LayerCount::default(); layers])
     }
 
     fn upload(&mut self, step: &Step, batch: &mut Batch) -> Result<()> {
         batch.upload(step)
+    }
+
+    fn start_draws(&mut self, draws: &[Draw<'_>], to: &mut Draws) -> Result<()> {
+        to.start(draws)
+    }
+
+    fn force_draws(&mut self, tokens: &[Option<u32>], draws: &mut Draws) -> Result<()> {
+        draws.force(tokens)
+    }
+
+    fn post_draws(&mut self, draws: &mut Draws) -> Result<()> {
+        draws.post()
+    }
+
+    fn read_draws(&mut self, draws: &mut Draws, out: &mut [Sampled]) -> Result<()> {
+        draws.take(out)
     }
 
     fn copy_page(&mut self, kv: &mut Kv, from: u32, to: u32) -> Result<()> {

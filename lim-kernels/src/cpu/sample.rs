@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Cpu;
 use super::buffer::Parts;
+use super::draws::{IN_PROMPT, Place};
 use super::philox::uniform;
 use super::rank::{key, position};
 use super::simd::{Isa, Kernel, Simd};
-use super::store::{expect_rows, shape_error};
-use crate::{Draw, Error, Result, Sample, SampleParams, Sampled};
+use super::store::expect_rows;
+use crate::{Error, Result, Sample, SampleParams, Sampled};
 
 const OP: &str = "sample";
 /// Logits whose exponentials are added in float32 before the sum goes to float64.
@@ -21,7 +22,6 @@ const FIRST_SORTED: usize = 256;
 #[derive(Default)]
 pub(super) struct Room {
     logits: Vec<f32>,
-    seen: Vec<u32>,
     kept: Vec<u64>,
 }
 
@@ -99,44 +99,62 @@ impl Kernel for ExpSum<'_> {
 
 impl Cpu {
     pub(super) fn sample_op(&mut self, op: Sample<'_, Self>) -> Result<()> {
-        let Sample { logits, draws, out } = op;
-        let [_, vocab] = logits.shape();
-        expect_rows(OP, "logits", logits, [draws.len(), vocab])?;
-        if out.len() != draws.len() {
-            return Err(shape_error(OP, "out", &[out.len()], &[draws.len()]));
-        }
-        for draw in draws {
-            draw.check(OP, vocab)?;
-        }
-        let (isa, logits) = (self.isa, logits.data().f32s());
+        let Sample { logits, draws, next } = op;
+        let rows = next.as_ref().map_or(draws.started, |batch| batch.step.rows());
+        expect_rows(OP, "logits", logits, [rows, draws.vocab])?;
+        draws.expect_rows(rows)?;
+        let (isa, vocab, logits) = (self.isa, draws.vocab, logits.data().f32s());
         // Row and index of the first logit that is not a number, in one value so that the least is the first.
         let failed = AtomicU64::new(u64::MAX);
-        let (rooms, results) = (Parts::new(&mut self.sampling), Parts::new(out));
+        let empty = |row| next.as_ref().is_some_and(|batch| batch.step.seq(row).len == 0);
+        let (slot, places, seen) = draws.parts();
+        let (rooms, results) = (Parts::new(&mut self.sampling), Parts::new(slot));
         let row_logits = |row| &logits[row * vocab..(row + 1) * vocab];
-        self.pool.run(draws.len(), |row, thread| {
+        self.pool.run(rows, |row, thread| {
+            if empty(row) {
+                return;
+            }
             // SAFETY: a thread uses its own room, a task its own result.
             let (room, result) = unsafe { (&mut rooms.slice(thread, 1)[0], &mut results.slice(row, 1)[0]) };
-            match draw_one(isa, row_logits(row), &draws[row], room) {
+            let seen = seen.get(row * vocab..(row + 1) * vocab);
+            match draw_one(isa, row_logits(row), &places[row], seen, room) {
                 Ok(sampled) => *result = sampled,
                 Err(index) => _ = failed.fetch_min((row as u64) << 32 | index as u64, Ordering::Relaxed),
             }
         });
         let failed = failed.into_inner();
-        if failed == u64::MAX {
-            return Ok(());
+        if failed != u64::MAX {
+            let (row, index) = ((failed >> 32) as usize, failed as u32 as usize);
+            let value = row_logits(row)[index];
+            return Err(Error::NotFinite { op: OP, operand: "logits", row, index, value });
         }
-        let (row, index) = ((failed >> 32) as usize, failed as u32 as usize);
-        Err(Error::NotFinite { op: OP, operand: "logits", row, index, value: row_logits(row)[index] })
+        match next {
+            Some(batch) => {
+                batch.next.clear();
+                for row in 0..rows {
+                    let token = if batch.step.seq(row).len > 0 { draws.advance(row) } else { None };
+                    batch.next.push(token);
+                }
+            }
+            None => (0..rows).for_each(|row| _ = draws.advance(row)),
+        }
+        Ok(())
     }
 }
 
-/// One token, or the index of a logit that is not a number.
-fn draw_one(isa: Isa, logits: &[f32], draw: &Draw<'_>, room: &mut Room) -> Result<Sampled, usize> {
+/// One token, or the index of a logit that is not a number. `seen`: counts by token, where a penalty needs them.
+fn draw_one(
+    isa: Isa,
+    logits: &[f32],
+    place: &Place,
+    seen: Option<&[u32]>,
+    room: &mut Room,
+) -> Result<Sampled, usize> {
     let (first, top) = isa.run(Largest(logits))?;
     let log_sum = f64::from(top) + isa.run(ExpSum { x: logits, top }).ln();
-    let token = match draw.forced {
+    let token = match place.forced {
         Some(token) => token as usize,
-        None => choose(isa, logits, (first, top), draw, room)?,
+        None => choose(isa, logits, (first, top), place, seen, room)?,
     };
     Ok(Sampled { token: token as u32, logprob: (f64::from(logits[token]) - log_sum) as f32 })
 }
@@ -145,24 +163,26 @@ fn choose(
     isa: Isa,
     logits: &[f32],
     largest: (usize, f32),
-    draw: &Draw<'_>,
+    place: &Place,
+    seen: Option<&[u32]>,
     room: &mut Room,
 ) -> Result<usize, usize> {
-    let p = &draw.params;
-    let Room { logits: changed, seen, kept } = room;
-    let (logits, (first, top)) = if p.has_penalty() {
-        changed.clear();
-        changed.extend_from_slice(logits);
-        penalise(changed, draw, seen);
-        (&changed[..], isa.run(Largest(changed))?)
-    } else {
-        (logits, largest)
+    let p = &place.params;
+    let Room { logits: changed, kept } = room;
+    let (logits, (first, top)) = match seen.filter(|_| p.has_penalty()) {
+        Some(seen) => {
+            changed.clear();
+            changed.extend_from_slice(logits);
+            penalise(changed, p, seen);
+            (&changed[..], isa.run(Largest(changed))?)
+        }
+        None => (logits, largest),
     };
     if p.temperature == 0.0 {
         return Ok(first);
     }
     let weight = |logit: f32| (f64::from(logit - top) / f64::from(p.temperature)).exp();
-    let u = f64::from(uniform(p.seed, draw.generated.len() as u64));
+    let u = f64::from(uniform(p.seed, place.drawn));
     // Unlikely enough tokens never survive min-p, which compares with the most likely token only.
     let least = if p.min_p > 0.0 { f64::from(p.min_p) } else { 0.0 };
     let cut = p.top_k > 0 && p.top_k < logits.len() || p.top_p < 1.0;
@@ -230,22 +250,12 @@ fn invert(weights: impl Iterator<Item = (usize, f64)> + Clone, u: f64) -> Option
 }
 
 /// Repetition penalty for every token seen, then presence and frequency penalties for generated ones.
-fn penalise(logits: &mut [f32], draw: &Draw<'_>, seen: &mut Vec<u32>) {
-    let p = &draw.params;
-    if p.repetition_penalty != 1.0 {
-        seen.clear();
-        seen.extend(draw.prompt.iter().chain(draw.generated));
-        seen.sort_unstable();
-        seen.dedup();
-        for &t in &*seen {
-            let l = &mut logits[t as usize];
-            *l = if *l > 0.0 { *l / p.repetition_penalty } else { *l * p.repetition_penalty };
+fn penalise(logits: &mut [f32], p: &SampleParams, seen: &[u32]) {
+    for (l, &seen) in logits.iter_mut().zip(seen).filter(|(_, seen)| **seen != 0) {
+        *l = if *l > 0.0 { *l / p.repetition_penalty } else { *l * p.repetition_penalty };
+        let generated = seen & !IN_PROMPT;
+        if generated > 0 {
+            *l -= p.presence_penalty + p.frequency_penalty * generated as f32;
         }
-    }
-    seen.clear();
-    seen.extend(draw.generated);
-    seen.sort_unstable();
-    for same in seen.chunk_by(|a, b| a == b) {
-        logits[same[0] as usize] -= p.presence_penalty + p.frequency_penalty * same.len() as f32;
     }
 }

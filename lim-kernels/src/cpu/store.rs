@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::buffer::Buffer;
 use super::simd::{Elem, with_elem};
 use crate::{
-    Capacity, DType, Error, Heads, HostBytes, HostTensor, KvLayout, PageExtras, PageSize, Result, Sets, Step,
-    Tensor,
+    Capacity, DType, Error, Heads, HostBytes, HostTensor, KvLayout, PageExtras, PageSize, Result, SeqStep,
+    Sets, Step, Tensor,
 };
 
 pub(super) fn shape_error(
@@ -185,6 +185,8 @@ impl Kv {
 pub struct Batch {
     pub(super) step: Step,
     pub(super) page_size: PageSize,
+    /// What a draw left for the step after this one, by row: its token, `None` for an empty place.
+    pub(super) next: Vec<Option<u32>>,
     /// One more than the largest page id in use.
     pages_named: usize,
     capacity: Capacity,
@@ -192,7 +194,8 @@ pub struct Batch {
 
 impl Batch {
     pub(super) fn new(capacity: Capacity, page_size: PageSize) -> Self {
-        Batch { step: Step::with_capacity(capacity, page_size), page_size, pages_named: 0, capacity }
+        let (step, next) = (Step::with_capacity(capacity, page_size), Vec::with_capacity(capacity.rows));
+        Batch { step, page_size, next, pages_named: 0, capacity }
     }
 
     pub(super) fn upload(&mut self, step: &Step) -> Result<()> {
@@ -209,6 +212,9 @@ impl Batch {
                 return Err(Error::Range { op: OP, what, got: got as u64, must });
             }
         }
+        if step.continues() {
+            self.expect_next(OP, step)?;
+        }
         self.step.clear();
         self.pages_named = 0;
         for seq in step.iter() {
@@ -216,11 +222,37 @@ impl Batch {
             let Some(pages) = seq.pages.get(..needed) else {
                 return Err(shape_error(OP, "page table", &[seq.pages.len()], &[needed]));
             };
-            self.step.push(&step.tokens()[seq.rows], seq.len, pages)?;
+            let drawn = self.next.get(seq.rows.start).copied().filter(|_| step.continues());
+            match drawn {
+                _ if seq.len == 0 => self.step.pad(self.step.seqs() + 1),
+                Some(None) => self.step.pad(self.step.seqs() + 1),
+                Some(Some(token)) => self.step.push(&[token], seq.len, pages)?,
+                None => self.step.push(&step.tokens()[seq.rows], seq.len, pages)?,
+            }
             let named = pages.iter().max().map_or(0, |&p| p as usize + 1);
             self.pages_named = self.pages_named.max(named);
         }
+        self.next.clear();
         Ok(())
+    }
+
+    /// Checks that the step goes on where a draw has left this one.
+    fn expect_next(&self, op: &'static str, step: &Step) -> Result<()> {
+        if step.seqs() != self.next.len() {
+            return Err(shape_error(
+                op,
+                "sequences that continue a draw",
+                &[step.seqs()],
+                &[self.next.len()],
+            ));
+        }
+        let ahead = |(new, old): &(SeqStep<'_>, SeqStep<'_>)| old.len > 0 && new.len != old.len + 1;
+        match step.iter().zip(self.step.iter()).find(ahead) {
+            Some((new, old)) => {
+                Err(shape_error(op, "tokens of a sequence that continues", &[new.len], &[old.len + 1]))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Checks that the step has one row per sequence.

@@ -5,6 +5,8 @@ use super::{Cuda, CudaBatch, CudaRows, ffi};
 use crate::{Attend, DType, Error, Heads, Over, Result, ScoreOf, Tensor};
 
 const OP: &str = "attend";
+/// Chunks of a sequence where their number may not depend on that of the sequences.
+const SPLITS: i32 = 8;
 
 /// Launches `lim_attend` for a decode step, `lim_prefill` otherwise.
 pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
@@ -34,6 +36,7 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
         scratch_bytes: 0,
         heads: int(heads.query()),
         q_stride,
+        splits: if cuda.is_batch_invariant() { SPLITS } else { 0 },
         early: i32::from(cuda.follows_append()),
         scale,
     };

@@ -1,14 +1,14 @@
 //! [`Backend`] for [`Cuda`]: every verb is in the file of its name.
 
 use super::{
-    Cuda, CudaBatch, CudaCounters, CudaKv, CudaLinear, CudaRope, CudaRows, CudaScores, CudaSelection,
-    CudaVector, Graph,
+    Cuda, CudaBatch, CudaCounters, CudaDraws, CudaKv, CudaLinear, CudaRope, CudaRows, CudaScores,
+    CudaSelection, CudaVector, Graph,
 };
 use super::{append, attend, gates, linear, pool, sample, score, select};
 use crate::{
-    Append, Attend, Backend, Capacity, Embed, Error, GateScore, Heads, HostTensor, KeyGates, KvLayout,
-    LayerCount, LinearAdd, Logits, NormGateUp, NormLinear, PageExtras, PageSize, Pool, Result, RowsKind,
-    Sample, Score, Select, Sets, Step, Tensor,
+    Append, Attend, Backend, Capacity, Draw, Embed, Error, GateScore, Heads, HostTensor, KeyGates, KvLayout,
+    LayerCount, LinearAdd, Logits, MAX_UNREAD_DRAWS, NormGateUp, NormLinear, PageExtras, PageSize, Pool,
+    Result, RowsKind, Sample, Sampled, Score, Select, Sets, Step, Tensor,
 };
 
 impl Backend for Cuda {
@@ -21,10 +21,22 @@ impl Backend for Cuda {
     type Scores = CudaScores;
     type Selection = CudaSelection;
     type Counters = CudaCounters;
+    type Draws = CudaDraws;
     type Recording = Graph;
 
     fn device(&self) -> String {
         self.name()
+    }
+
+    fn lag(&self) -> usize {
+        MAX_UNREAD_DRAWS - 1
+    }
+
+    fn padded(&self, seqs: usize, most: usize) -> usize {
+        // Up to 8 rows, attention is better cut for the sequences that there are; from 9 on a few empty ones cost
+        // nothing, and every size would want plans and recordings of its own.
+        let places = if seqs <= 8 { seqs } else { seqs.next_multiple_of(8) };
+        places.min(most)
     }
 
     fn linear(&mut self, parts: &[(HostTensor<2>, Option<HostTensor<1>>)]) -> Result<CudaLinear> {
@@ -69,12 +81,32 @@ impl Backend for Cuda {
         self.make_selection(capacity, heads, sets, budget)
     }
 
+    fn draws(&mut self, rows: usize, vocab: usize) -> Result<CudaDraws> {
+        self.make_draws(rows, vocab)
+    }
+
     fn counters(&mut self, layers: usize) -> Result<CudaCounters> {
         self.make_counters(layers)
     }
 
     fn upload(&mut self, step: &Step, batch: &mut CudaBatch) -> Result<()> {
         self.upload_step(step, batch)
+    }
+
+    fn start_draws(&mut self, draws: &[Draw<'_>], to: &mut CudaDraws) -> Result<()> {
+        self.begin_draws(draws, to)
+    }
+
+    fn force_draws(&mut self, tokens: &[Option<u32>], draws: &mut CudaDraws) -> Result<()> {
+        self.force(tokens, draws)
+    }
+
+    fn post_draws(&mut self, draws: &mut CudaDraws) -> Result<()> {
+        self.post(draws)
+    }
+
+    fn read_draws(&mut self, draws: &mut CudaDraws, out: &mut [Sampled]) -> Result<()> {
+        self.take_draws(draws, out)
     }
 
     fn copy_page(&mut self, kv: &mut CudaKv, from: u32, to: u32) -> Result<()> {

@@ -10,7 +10,8 @@ pub struct CudaBatch {
     head: Buffer<i32>,
     /// `[seqs][stride]`.
     table: Buffer<i32>,
-    /// What `head` and `table` hold, so that only page table entries that changed travel.
+    /// What `head` and `table` were told, so that only page table entries that changed travel. Draws change `head` on the
+    /// device.
     host_head: Vec<i32>,
     host_table: Vec<i32>,
     capacity: Capacity,
@@ -74,6 +75,11 @@ impl CudaBatch {
         self.page_size
     }
 
+    /// Tokens, positions and lengths, for a draw to write what rows go on with.
+    pub(super) fn next(&mut self) -> [*mut i32; 3] {
+        [0, 1, 3].map(|part| self.head.ptr().wrapping_add(part_start(self.capacity, part)))
+    }
+
     pub(super) fn raw(&self) -> ffi::lim_batch {
         let part = |index: usize| self.head.ptr().wrapping_add(part_start(self.capacity, index)).cast_const();
         ffi::lim_batch {
@@ -126,10 +132,14 @@ impl Cuda {
 
     pub(super) fn upload_step(&mut self, step: &Step, batch: &mut CudaBatch) -> Result<()> {
         check(step, batch)?;
-        fill_head(step, batch);
-        // Host memory that is not page-locked is staged by the driver before the call returns, so the vectors may
-        // be overwritten by the next step at once.
-        self.copy_in(&batch.host_head, &mut batch.head, 0)?;
+        if step.continues() {
+            // Tokens, positions and lengths are where the draw has left them.
+            expect_next(step, batch)?;
+        } else {
+            fill_head(step, batch);
+            self.send(&batch.host_head, &mut batch.head, 0)?;
+            batch.largest_token = step.tokens().iter().max().map_or(0, |&token| token as usize);
+        }
         batch.pages_named = 0;
         for (index, seq) in step.iter().enumerate() {
             let start = index * batch.stride;
@@ -145,12 +155,11 @@ impl Cuda {
                 *held = *new as i32;
             }
             let changed = start + first..=start + last;
-            self.copy_in(&batch.host_table[changed], &mut batch.table, start + first)?;
+            self.send(&batch.host_table[changed], &mut batch.table, start + first)?;
         }
         batch.rows = step.rows();
         batch.lens.clear();
         batch.lens.extend(step.iter().map(|seq| seq.len));
-        batch.largest_token = step.tokens().iter().max().map_or(0, |&token| token as usize);
         Ok(())
     }
 }
@@ -170,6 +179,21 @@ fn fill_head(step: &Step, batch: &mut CudaBatch) {
         }
         head[len + index] = seq.len as i32;
         head[first + index + 1] = seq.rows.end as i32;
+    }
+}
+
+/// Whether the step has the sequences of the one before, each one token longer. What the device knows of sequences that
+/// ended there, the host need not.
+fn expect_next(step: &Step, batch: &CudaBatch) -> Result<()> {
+    if step.seqs() != batch.lens.len() {
+        let got = [step.seqs()];
+        return Err(shape_error("upload", "sequences that continue a draw", &got, &[batch.lens.len()]));
+    }
+    match step.iter().zip(&batch.lens).find(|(seq, old)| **old > 0 && seq.len != **old + 1) {
+        Some((seq, old)) => {
+            Err(shape_error("upload", "tokens of a sequence that continues", &[seq.len], &[old + 1]))
+        }
+        None => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
 
 use super::Buffer;
 use super::gemm::Gemm;
-use super::sample::Sampling;
+use super::outbox::Outbox;
 use super::staging::Staging;
 use crate::{DType, Error, Result};
 
@@ -16,9 +16,11 @@ use crate::{DType, Error, Result};
 pub struct Cuda {
     pub(super) gemm: Option<Gemm>,
     pub(super) row_list: Option<Buffer<i32>>,
-    pub(super) sampling: Option<Sampling>,
     /// Made with the first weight.
     pub(super) staging: Option<Staging>,
+    /// Made with the first step.
+    pub(super) outbox: Option<Outbox>,
+    invariant: bool,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     dtype: DType,
@@ -62,8 +64,9 @@ impl Cuda {
         Ok(Cuda {
             gemm: None,
             row_list: None,
-            sampling: None,
             staging: None,
+            outbox: None,
+            invariant: false,
             context,
             stream,
             dtype,
@@ -73,6 +76,18 @@ impl Cuda {
             appended: Cell::new(false),
             outgrown: Vec::new(),
         })
+    }
+
+    /// From here on a row's results are the same bits whatever rows are beside it, in decode steps and prefill chunks alike:
+    /// every product takes the kernel for few rows, 16 at a time, and attention is cut without regard to the number of
+    /// sequences. Slower, by far for prefill and large batches.
+    pub fn batch_invariant(mut self) -> Self {
+        self.invariant = true;
+        self
+    }
+
+    pub(super) fn is_batch_invariant(&self) -> bool {
+        self.invariant
     }
 
     /// Type of weights and activations.

@@ -20,6 +20,8 @@ pub const LIM_STORE_F32: i32 = 1;
 pub const LIM_ADD_F32: i32 = 2;
 pub const LIM_SWIGLU: i32 = 3;
 pub const LIM_SEEN_IN_PROMPT: i64 = 2147483648;
+pub const LIM_STOP_TOKENS: i32 = 16;
+pub const LIM_DRAW_SLOTS: i32 = 2;
 pub const LIM_SCORE_TOKENS: i32 = 0;
 pub const LIM_SCORE_PAGES: i32 = 1;
 pub const LIM_POOL_GROUPS: i32 = 0;
@@ -158,6 +160,8 @@ pub struct lim_linear_args {
     pub eps: f32,
     #[doc = " 1..LIM_LINEAR_MAX_ROWS"]
     pub rows: lim_i32,
+    #[doc = " rows to choose the order of a row's sums by, 0: those there are. With the same number and no\nnorm, a row gets the same bits in any place among any others."]
+    pub plan_rows: lim_i32,
     pub in_: lim_i32,
     pub out: lim_i32,
     pub dtype: lim_i32,
@@ -165,7 +169,7 @@ pub struct lim_linear_args {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_linear_args"][::core::mem::size_of::<lim_linear_args>() - 72usize];
+    ["Size of lim_linear_args"][::core::mem::size_of::<lim_linear_args>() - 80usize];
     ["Alignment of lim_linear_args"][::core::mem::align_of::<lim_linear_args>() - 8usize];
     ["Offset of field: lim_linear_args::x"][::core::mem::offset_of!(lim_linear_args, x) - 0usize];
     ["Offset of field: lim_linear_args::row_ids"][::core::mem::offset_of!(lim_linear_args, row_ids) - 8usize];
@@ -175,11 +179,13 @@ const _: () = {
     ["Offset of field: lim_linear_args::y"][::core::mem::offset_of!(lim_linear_args, y) - 40usize];
     ["Offset of field: lim_linear_args::eps"][::core::mem::offset_of!(lim_linear_args, eps) - 48usize];
     ["Offset of field: lim_linear_args::rows"][::core::mem::offset_of!(lim_linear_args, rows) - 52usize];
-    ["Offset of field: lim_linear_args::in_"][::core::mem::offset_of!(lim_linear_args, in_) - 56usize];
-    ["Offset of field: lim_linear_args::out"][::core::mem::offset_of!(lim_linear_args, out) - 60usize];
-    ["Offset of field: lim_linear_args::dtype"][::core::mem::offset_of!(lim_linear_args, dtype) - 64usize];
+    ["Offset of field: lim_linear_args::plan_rows"]
+        [::core::mem::offset_of!(lim_linear_args, plan_rows) - 56usize];
+    ["Offset of field: lim_linear_args::in_"][::core::mem::offset_of!(lim_linear_args, in_) - 60usize];
+    ["Offset of field: lim_linear_args::out"][::core::mem::offset_of!(lim_linear_args, out) - 64usize];
+    ["Offset of field: lim_linear_args::dtype"][::core::mem::offset_of!(lim_linear_args, dtype) - 68usize];
     ["Offset of field: lim_linear_args::epilogue"]
-        [::core::mem::offset_of!(lim_linear_args, epilogue) - 68usize];
+        [::core::mem::offset_of!(lim_linear_args, epilogue) - 72usize];
 };
 #[doc = " ---- rows.cu: row-wise steps around large products --------------------------------------------------------------"]
 #[repr(C)]
@@ -283,9 +289,36 @@ const _: () = {
     ["Offset of field: lim_bias_args::width"][::core::mem::offset_of!(lim_bias_args, width) - 20usize];
     ["Offset of field: lim_bias_args::dtype"][::core::mem::offset_of!(lim_bias_args, dtype) - 24usize];
 };
+#[doc = " Counts the tokens that penalties look at."]
 #[repr(C)]
 #[derive(Copy, Clone)]
-pub struct lim_sample_params {
+pub struct lim_seen_args {
+    #[doc = " [rows][vocab] times generated, LIM_SEEN_IN_PROMPT set for prompt tokens"]
+    pub seen: *mut lim_u32,
+    #[doc = " [first[rows]] of each row its prompt, then what was generated; all below vocab"]
+    pub tokens: *const lim_i32,
+    #[doc = " [rows + 1]"]
+    pub first: *const lim_i32,
+    #[doc = " [rows] tokens of each row's prompt"]
+    pub prompts: *const lim_i32,
+    pub rows: lim_i32,
+    pub vocab: lim_i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of lim_seen_args"][::core::mem::size_of::<lim_seen_args>() - 40usize];
+    ["Alignment of lim_seen_args"][::core::mem::align_of::<lim_seen_args>() - 8usize];
+    ["Offset of field: lim_seen_args::seen"][::core::mem::offset_of!(lim_seen_args, seen) - 0usize];
+    ["Offset of field: lim_seen_args::tokens"][::core::mem::offset_of!(lim_seen_args, tokens) - 8usize];
+    ["Offset of field: lim_seen_args::first"][::core::mem::offset_of!(lim_seen_args, first) - 16usize];
+    ["Offset of field: lim_seen_args::prompts"][::core::mem::offset_of!(lim_seen_args, prompts) - 24usize];
+    ["Offset of field: lim_seen_args::rows"][::core::mem::offset_of!(lim_seen_args, rows) - 32usize];
+    ["Offset of field: lim_seen_args::vocab"][::core::mem::offset_of!(lim_seen_args, vocab) - 36usize];
+};
+#[doc = " How a row is drawn for."]
+#[repr(C)]
+#[derive(Copy, Clone)]
+pub struct lim_draw {
     #[doc = " 0: greedy"]
     pub temperature: f32,
     #[doc = " 1: off"]
@@ -303,63 +336,83 @@ pub struct lim_sample_params {
     #[doc = " tokens drawn before: with the seed, it picks the random number"]
     pub draw: lim_u32,
     pub seed: lim_u64,
+    #[doc = " tokens that end the sequence, -1 in unused places"]
+    pub stop: [lim_i32; 16usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_sample_params"][::core::mem::size_of::<lim_sample_params>() - 40usize];
-    ["Alignment of lim_sample_params"][::core::mem::align_of::<lim_sample_params>() - 8usize];
-    ["Offset of field: lim_sample_params::temperature"]
-        [::core::mem::offset_of!(lim_sample_params, temperature) - 0usize];
-    ["Offset of field: lim_sample_params::top_p"][::core::mem::offset_of!(lim_sample_params, top_p) - 4usize];
-    ["Offset of field: lim_sample_params::min_p"][::core::mem::offset_of!(lim_sample_params, min_p) - 8usize];
-    ["Offset of field: lim_sample_params::repetition_penalty"]
-        [::core::mem::offset_of!(lim_sample_params, repetition_penalty) - 12usize];
-    ["Offset of field: lim_sample_params::presence_penalty"]
-        [::core::mem::offset_of!(lim_sample_params, presence_penalty) - 16usize];
-    ["Offset of field: lim_sample_params::frequency_penalty"]
-        [::core::mem::offset_of!(lim_sample_params, frequency_penalty) - 20usize];
-    ["Offset of field: lim_sample_params::top_k"]
-        [::core::mem::offset_of!(lim_sample_params, top_k) - 24usize];
-    ["Offset of field: lim_sample_params::draw"][::core::mem::offset_of!(lim_sample_params, draw) - 28usize];
-    ["Offset of field: lim_sample_params::seed"][::core::mem::offset_of!(lim_sample_params, seed) - 32usize];
+    ["Size of lim_draw"][::core::mem::size_of::<lim_draw>() - 104usize];
+    ["Alignment of lim_draw"][::core::mem::align_of::<lim_draw>() - 8usize];
+    ["Offset of field: lim_draw::temperature"][::core::mem::offset_of!(lim_draw, temperature) - 0usize];
+    ["Offset of field: lim_draw::top_p"][::core::mem::offset_of!(lim_draw, top_p) - 4usize];
+    ["Offset of field: lim_draw::min_p"][::core::mem::offset_of!(lim_draw, min_p) - 8usize];
+    ["Offset of field: lim_draw::repetition_penalty"]
+        [::core::mem::offset_of!(lim_draw, repetition_penalty) - 12usize];
+    ["Offset of field: lim_draw::presence_penalty"]
+        [::core::mem::offset_of!(lim_draw, presence_penalty) - 16usize];
+    ["Offset of field: lim_draw::frequency_penalty"]
+        [::core::mem::offset_of!(lim_draw, frequency_penalty) - 20usize];
+    ["Offset of field: lim_draw::top_k"][::core::mem::offset_of!(lim_draw, top_k) - 24usize];
+    ["Offset of field: lim_draw::draw"][::core::mem::offset_of!(lim_draw, draw) - 28usize];
+    ["Offset of field: lim_draw::seed"][::core::mem::offset_of!(lim_draw, seed) - 32usize];
+    ["Offset of field: lim_draw::stop"][::core::mem::offset_of!(lim_draw, stop) - 40usize];
 };
+#[doc = " Every row moves one token on: its `draw` and the count of its token go up, forced becomes -1."]
 #[repr(C)]
 #[derive(Copy, Clone)]
 pub struct lim_sample_args {
     #[doc = " [rows][vocab]"]
     pub logits: *const f32,
-    #[doc = " [rows][vocab] times generated, LIM_SEEN_IN_PROMPT set for prompt tokens; null: none"]
-    pub seen: *const lim_u32,
     #[doc = " [rows]"]
-    pub params: *const lim_sample_params,
-    #[doc = " [rows] token to take instead of a draw, -1: draw; null: draw everywhere"]
-    pub forced: *const lim_i32,
-    #[doc = " [rows] -1 where no token can be drawn: NaN, +inf, or every logit -inf"]
+    pub draws: *mut lim_draw,
+    #[doc = " [rows] token to take instead of a draw, -1: draw"]
+    pub forced: *mut lim_i32,
+    #[doc = " [rows][vocab], of rows with a penalty: as lim_seen leaves it"]
+    pub seen: *mut lim_u32,
+    #[doc = " [1] calls so far, goes up by one; its remainder by LIM_DRAW_SLOTS is the results' slot"]
+    pub turn: *mut lim_u32,
+    #[doc = " [LIM_DRAW_SLOTS][stride], may be host memory; where none can be drawn, -1 minus the index of\nthe first logit that is NaN or +inf, -1 where every logit is -inf"]
     pub token: *mut lim_i32,
-    #[doc = " [rows]"]
+    #[doc = " [LIM_DRAW_SLOTS][stride], may be host memory; that logit where no token can be drawn"]
     pub logprob: *mut f32,
+    #[doc = " [rows]"]
+    pub next_token: *mut lim_i32,
+    #[doc = " [rows]"]
+    pub next_pos: *mut lim_i32,
+    #[doc = " [rows]"]
+    pub next_len: *mut lim_i32,
     pub scratch: *mut ::core::ffi::c_void,
     pub scratch_bytes: lim_u64,
+    #[doc = " >= rows"]
+    pub stride: lim_i32,
     pub rows: lim_i32,
     pub vocab: lim_i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_sample_args"][::core::mem::size_of::<lim_sample_args>() - 72usize];
+    ["Size of lim_sample_args"][::core::mem::size_of::<lim_sample_args>() - 112usize];
     ["Alignment of lim_sample_args"][::core::mem::align_of::<lim_sample_args>() - 8usize];
     ["Offset of field: lim_sample_args::logits"][::core::mem::offset_of!(lim_sample_args, logits) - 0usize];
-    ["Offset of field: lim_sample_args::seen"][::core::mem::offset_of!(lim_sample_args, seen) - 8usize];
-    ["Offset of field: lim_sample_args::params"][::core::mem::offset_of!(lim_sample_args, params) - 16usize];
-    ["Offset of field: lim_sample_args::forced"][::core::mem::offset_of!(lim_sample_args, forced) - 24usize];
-    ["Offset of field: lim_sample_args::token"][::core::mem::offset_of!(lim_sample_args, token) - 32usize];
+    ["Offset of field: lim_sample_args::draws"][::core::mem::offset_of!(lim_sample_args, draws) - 8usize];
+    ["Offset of field: lim_sample_args::forced"][::core::mem::offset_of!(lim_sample_args, forced) - 16usize];
+    ["Offset of field: lim_sample_args::seen"][::core::mem::offset_of!(lim_sample_args, seen) - 24usize];
+    ["Offset of field: lim_sample_args::turn"][::core::mem::offset_of!(lim_sample_args, turn) - 32usize];
+    ["Offset of field: lim_sample_args::token"][::core::mem::offset_of!(lim_sample_args, token) - 40usize];
     ["Offset of field: lim_sample_args::logprob"]
-        [::core::mem::offset_of!(lim_sample_args, logprob) - 40usize];
+        [::core::mem::offset_of!(lim_sample_args, logprob) - 48usize];
+    ["Offset of field: lim_sample_args::next_token"]
+        [::core::mem::offset_of!(lim_sample_args, next_token) - 56usize];
+    ["Offset of field: lim_sample_args::next_pos"]
+        [::core::mem::offset_of!(lim_sample_args, next_pos) - 64usize];
+    ["Offset of field: lim_sample_args::next_len"]
+        [::core::mem::offset_of!(lim_sample_args, next_len) - 72usize];
     ["Offset of field: lim_sample_args::scratch"]
-        [::core::mem::offset_of!(lim_sample_args, scratch) - 48usize];
+        [::core::mem::offset_of!(lim_sample_args, scratch) - 80usize];
     ["Offset of field: lim_sample_args::scratch_bytes"]
-        [::core::mem::offset_of!(lim_sample_args, scratch_bytes) - 56usize];
-    ["Offset of field: lim_sample_args::rows"][::core::mem::offset_of!(lim_sample_args, rows) - 64usize];
-    ["Offset of field: lim_sample_args::vocab"][::core::mem::offset_of!(lim_sample_args, vocab) - 68usize];
+        [::core::mem::offset_of!(lim_sample_args, scratch_bytes) - 88usize];
+    ["Offset of field: lim_sample_args::stride"][::core::mem::offset_of!(lim_sample_args, stride) - 96usize];
+    ["Offset of field: lim_sample_args::rows"][::core::mem::offset_of!(lim_sample_args, rows) - 100usize];
+    ["Offset of field: lim_sample_args::vocab"][::core::mem::offset_of!(lim_sample_args, vocab) - 104usize];
 };
 #[doc = " QK-norm, rope and the write of keys and values to their pages; see append.cu."]
 #[repr(C)]
@@ -422,13 +475,15 @@ pub struct lim_attend_args {
     pub heads: lim_i32,
     #[doc = " a multiple of 8"]
     pub q_stride: lim_i32,
+    #[doc = " chunks that a sequence's tokens are cut into while those are shorter than the longest; 0: by\nthe number of sequences"]
+    pub splits: lim_i32,
     #[doc = " 1: the kernel before this one in the stream is lim_append and nothing else came between,\nso all but q and each sequence's newest token may be read before it has finished"]
     pub early: lim_i32,
     pub scale: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_attend_args"][::core::mem::size_of::<lim_attend_args>() - 208usize];
+    ["Size of lim_attend_args"][::core::mem::size_of::<lim_attend_args>() - 216usize];
     ["Alignment of lim_attend_args"][::core::mem::align_of::<lim_attend_args>() - 8usize];
     ["Offset of field: lim_attend_args::kv"][::core::mem::offset_of!(lim_attend_args, kv) - 0usize];
     ["Offset of field: lim_attend_args::batch"][::core::mem::offset_of!(lim_attend_args, batch) - 40usize];
@@ -446,8 +501,9 @@ const _: () = {
     ["Offset of field: lim_attend_args::heads"][::core::mem::offset_of!(lim_attend_args, heads) - 192usize];
     ["Offset of field: lim_attend_args::q_stride"]
         [::core::mem::offset_of!(lim_attend_args, q_stride) - 196usize];
-    ["Offset of field: lim_attend_args::early"][::core::mem::offset_of!(lim_attend_args, early) - 200usize];
-    ["Offset of field: lim_attend_args::scale"][::core::mem::offset_of!(lim_attend_args, scale) - 204usize];
+    ["Offset of field: lim_attend_args::splits"][::core::mem::offset_of!(lim_attend_args, splits) - 200usize];
+    ["Offset of field: lim_attend_args::early"][::core::mem::offset_of!(lim_attend_args, early) - 204usize];
+    ["Offset of field: lim_attend_args::scale"][::core::mem::offset_of!(lim_attend_args, scale) - 208usize];
 };
 #[doc = " Scores of every cached token, or Quest's upper bound for every page; see score.cu."]
 #[repr(C)]
@@ -709,6 +765,7 @@ unsafe extern "C" {
     pub fn lim_rms_norm(args: *const lim_rms_norm_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_swiglu(args: *const lim_swiglu_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_bias(args: *const lim_bias_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    pub fn lim_seen(args: *const lim_seen_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_sample(args: *const lim_sample_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
     pub fn lim_sample_scratch(rows: lim_i32) -> lim_u64;
     pub fn lim_append(args: *const lim_append_args, stream: *mut ::core::ffi::c_void) -> lim_i32;

@@ -1,14 +1,25 @@
 //! A step captured once and replayed, and device time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use cudarc::driver::{CudaGraph, sys};
+use cudarc::driver::{CudaGraph, CudaStream, sys};
 
 use super::Cuda;
 use crate::{Error, Result};
 
 /// A recorded sequence of kernels. It reads and writes the buffers that it was recorded with, which must outlive it.
-pub struct Graph(CudaGraph);
+pub struct Graph {
+    graph: CudaGraph,
+    stream: Arc<CudaStream>,
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // It may be running. A failure shows in the call that waits for results.
+        let _ = self.stream.synchronize();
+    }
+}
 
 impl Cuda {
     /// Records what `step` launches instead of running it.
@@ -28,7 +39,7 @@ impl Cuda {
         let graph = self.stream().end_capture(flags);
         recorded?;
         match graph.map_err(|e| self.driver_error(e))? {
-            Some(graph) => Ok(Graph(graph)),
+            Some(graph) => Ok(Graph { graph, stream: Arc::clone(self.stream()) }),
             None => {
                 let reason = "the capture recorded nothing".into();
                 Err(Error::Device { device: self.name(), reason }.into())
@@ -41,7 +52,7 @@ impl Cuda {
     /// # Errors
     /// When the driver refuses.
     pub fn replay(&mut self, graph: &Graph) -> Result<()> {
-        graph.0.launch().map_err(|e| self.driver_error(e))
+        graph.graph.launch().map_err(|e| self.driver_error(e))
     }
 
     /// Time on the device from the start of the first thing that `work` launches to the end of the last; waits for it.

@@ -9,7 +9,9 @@ use super::kv::dtype_code;
 use super::{Cuda, CudaLinear, CudaRows, CudaVector, ffi};
 use crate::{DType, Embed, Error, LinearAdd, Logits, NormGateUp, NormLinear, Result, Tensor};
 
-/// Rows that one kernel takes whatever the product.
+/// Rows that one kernel can take.
+const MOST_ROWS: usize = ffi::LIM_LINEAR_MAX_ROWS as usize;
+/// Rows that it takes whatever the product.
 const FUSED_ROWS: usize = 8;
 /// Columns of x that `linear_stream.cu` holds in registers.
 const HELD_COLUMNS: usize = 4096;
@@ -45,6 +47,19 @@ struct Skinny<'a> {
     y: *mut c_void,
     rows: usize,
     epilogue: Epilogue,
+}
+
+impl Skinny<'_> {
+    /// Bytes from one row of x, and of y, to the next, the norm being done.
+    fn row_bytes(&self) -> (usize, usize) {
+        let CudaLinear { shape: [out, input], dtype, .. } = *self.linear;
+        let y = match self.epilogue {
+            Epilogue::Store => out * dtype.bytes(),
+            Epilogue::StoreF32 | Epilogue::AddF32 => out * 4,
+            Epilogue::SwiGlu => out / 2 * dtype.bytes(),
+        };
+        (input * dtype.bytes(), y)
+    }
 }
 
 pub(super) fn embed(cuda: &mut Cuda, op: Embed<'_, Cuda>) -> Result<()> {
@@ -139,13 +154,15 @@ impl Cuda {
             Some(buffer) if buffer.len() >= ids.len() => buffer,
             _ => self.zeros(ids.len().next_power_of_two(), "row numbers")?,
         };
-        self.copy_in(&ids, &mut buffer, 0)?;
+        self.send(&ids, &mut buffer, 0)?;
         Ok(self.row_list.insert(buffer).ptr())
     }
 }
 
 fn run(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
-    if s.rows <= FUSED_ROWS || s.rows <= ffi::LIM_LINEAR_MAX_ROWS as usize && streams(cuda, &s)? {
+    if cuda.is_batch_invariant() {
+        in_groups(cuda, s)
+    } else if s.rows <= FUSED_ROWS || s.rows <= MOST_ROWS && streams(cuda, &s)? {
         fused(cuda, s)
     } else {
         around_gemm(cuda, s)
@@ -160,13 +177,36 @@ fn streams(cuda: &Cuda, s: &Skinny<'_>) -> Result<bool> {
 }
 
 /// One kernel; the norm is a kernel of its own from two rows on, where every block repeating it costs more.
-fn fused(cuda: &mut Cuda, mut s: Skinny<'_>) -> Result<()> {
-    if s.rows > 1 && s.norm.is_some() {
-        let (input, dtype) = (s.linear.shape[1], s.linear.dtype);
-        let normed = cuda.scratch(s.rows * input * dtype.bytes())?;
-        normalise(cuda, &s, normed.cast())?;
-        (s.x, s.norm, s.row_ids) = (normed.cast_const().cast(), None, ptr::null());
+fn fused(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
+    let s = if s.rows > 1 { normed(cuda, s)? } else { s };
+    product(cuda, &s, 0)
+}
+
+/// The same kernel for any number of rows, as many as it takes at a time, each row computed as among that many.
+fn in_groups(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
+    let s = normed(cuda, s)?;
+    let (x_row, y_row) = s.row_bytes();
+    for first in (0..s.rows).step_by(MOST_ROWS) {
+        let x = s.x.cast::<u8>().wrapping_add(first * x_row).cast();
+        let y = s.y.cast::<u8>().wrapping_add(first * y_row).cast();
+        let rows = MOST_ROWS.min(s.rows - first);
+        product(cuda, &Skinny { x, y, rows, ..s }, MOST_ROWS)?;
     }
+    Ok(())
+}
+
+/// The product of rows that have their norm, if any, behind them.
+fn normed<'a>(cuda: &mut Cuda, s: Skinny<'a>) -> Result<Skinny<'a>> {
+    if s.norm.is_none() {
+        return Ok(s);
+    }
+    let normed = cuda.scratch(s.rows * s.linear.shape[1] * s.linear.dtype.bytes())?;
+    normalise(cuda, &s, normed.cast())?;
+    Ok(Skinny { x: normed.cast_const().cast(), norm: None, row_ids: ptr::null(), ..s })
+}
+
+/// One launch; sums are added in the order for `plan_rows` rows.
+fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
     let CudaLinear { weight, bias, shape: [out, input], dtype } = s.linear;
     let halves = if s.epilogue == Epilogue::SwiGlu { 2 } else { 1 };
     let args = ffi::lim_linear_args {
@@ -178,6 +218,7 @@ fn fused(cuda: &mut Cuda, mut s: Skinny<'_>) -> Result<()> {
         y: s.y,
         eps: s.norm.map_or(0.0, |(_, eps)| eps),
         rows: s.rows as i32,
+        plan_rows: plan_rows as i32,
         in_: *input as i32,
         out: (out / halves) as i32,
         dtype: dtype_code(*dtype),

@@ -21,10 +21,10 @@ pub(super) struct Staging {
     next: usize,
 }
 
-struct Half {
-    memory: PinnedHostSlice<u8>,
+pub(super) struct Half {
+    pub(super) memory: PinnedHostSlice<u8>,
     /// After the last transfer from here.
-    sent: Option<CudaEvent>,
+    pub(super) sent: Option<CudaEvent>,
 }
 
 impl Drop for Half {
@@ -37,12 +37,12 @@ impl Drop for Half {
 }
 
 impl Half {
-    fn new(cuda: &Cuda) -> Result<Self> {
+    pub(super) fn new(cuda: &Cuda, bytes: usize) -> Result<Self> {
         // SAFETY: the bytes are written before they are read. Readable flags, since conversion may read what it wrote.
-        let memory = unsafe { cuda.stream().context().alloc_pinned_with_flags(HALF, 0) };
+        let memory = unsafe { cuda.stream().context().alloc_pinned_with_flags(bytes, 0) };
         let memory = memory.map_err(|_| Error::OutOfMemory {
             device: "host".into(),
-            bytes: HALF,
+            bytes,
             free: None,
             what: "page-locked memory",
         })?;
@@ -67,7 +67,7 @@ impl Cuda {
         }
         let mut staging = match self.staging.take() {
             Some(staging) => staging,
-            None => Staging { halves: [Half::new(self)?, Half::new(self)?], next: 0 },
+            None => Staging { halves: [Half::new(self, HALF)?, Half::new(self, HALF)?], next: 0 },
         };
         let sent = staging.send(self, bytes, [from, to], buffer.ptr() as u64 + at as u64);
         self.staging = Some(staging);

@@ -45,7 +45,10 @@ macro_rules! all_ops {
             gates { scores, decode, refusals }
             pool { weights, refusals }
             select { goldens, token_rules, page_rule }
-            sample { greedy_and_logprob, frequencies, truncation, penalties, repeatable, refusals }
+            sample {
+                greedy_and_logprob, frequencies, truncation, penalties, repeatable, refusals, going_on, read_behind,
+                what_a_step_goes_on_with,
+            }
             errors { weights, steps, pages, selections }
         }
     };

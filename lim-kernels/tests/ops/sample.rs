@@ -1,8 +1,11 @@
 //! Sampling: greedy, log-probabilities, truncation rules, penalties, determinism.
 
-use lim_kernels::{Backend, Draw, Error, RowsKind, Sample, SampleParams, Sampled};
+use lim_kernels::{
+    Append, Attend, Backend, Capacity, Draw, Embed, Error, Heads, KvLayout, Over, PageSize, RowsKind, Sample,
+    SampleParams, Sampled, Step,
+};
 
-use crate::fixture::{Rng, Subject, close, rows};
+use crate::fixture::{Rng, Subject, close, host, rows};
 
 fn draw<B: Backend>(
     b: &mut B,
@@ -11,13 +14,21 @@ fn draw<B: Backend>(
     draws: &[Draw<'_>],
 ) -> Result<Vec<Sampled>, Error> {
     let logits = rows(b, RowsKind::Logits, vocab, logits);
-    let mut out = vec![Sampled { token: u32::MAX, logprob: f32::NAN }; draws.len()];
-    b.sample(Sample { logits: &logits, draws, out: &mut out })?;
+    let mut places = b.draws(draws.len(), vocab)?;
+    b.start_draws(draws, &mut places)?;
+    b.sample(Sample { logits: &logits, draws: &mut places, next: None })?;
+    b.post_draws(&mut places)?;
+    read(b, &mut places, draws.len())
+}
+
+fn read<B: Backend>(b: &mut B, places: &mut B::Draws, rows: usize) -> Result<Vec<Sampled>, Error> {
+    let mut out = vec![Sampled { token: u32::MAX, logprob: f32::NAN }; rows];
+    b.read_draws(places, &mut out)?;
     Ok(out)
 }
 
 fn plain(params: SampleParams) -> Draw<'static> {
-    Draw { params, prompt: &[], generated: &[], forced: None }
+    Draw { params, ..Draw::default() }
 }
 
 /// Tokens drawn at 4000 places of the stream, counted.
@@ -117,7 +128,8 @@ pub(crate) fn penalties<B: Backend>(s: &mut Subject<B>) {
     let logits = [2.0f32, 1.8, 1.7, -0.5];
     let base = SampleParams::default();
     let mut winner = |params: SampleParams, prompt: &[u32], generated: &[u32]| {
-        let got = draw(&mut s.b, &logits, 4, &[Draw { params, prompt, generated, forced: None }]).unwrap()[0];
+        let got = draw(&mut s.b, &logits, 4, &[Draw { params, prompt, generated, forced: None, stop: &[] }])
+            .unwrap()[0];
         // The log-probability is that of the logits as they are.
         let log_sum = logits.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
         close(got.logprob, f64::from(logits[got.token as usize]) - log_sum, 1e-6, "logprob");
@@ -181,4 +193,174 @@ pub(crate) fn refusals<B: Backend>(s: &mut Subject<B>) {
     let beyond = Draw { generated: &[4], ..plain(base) };
     let error = draw(&mut s.b, &[0.0; 4], 4, &[beyond]).unwrap_err();
     assert!(error.to_string().contains("token id is 4"), "{error}");
+    let stops = Draw { stop: &[1; 17], ..plain(base) };
+    let error = draw(&mut s.b, &[0.0; 4], 4, &[stops]).unwrap_err();
+    assert!(error.to_string().contains("number of stop tokens is 17"), "{error}");
+    let mut places = s.b.draws(1, 4).unwrap();
+    let error = s.b.start_draws(&[plain(base), plain(base)], &mut places).unwrap_err();
+    assert!(matches!(error, Error::Shape { op: "sample", .. }), "{error}");
+    let error = s.b.force_draws(&[Some(4)], &mut places).unwrap_err();
+    assert!(error.to_string().contains("token id is 4"), "{error}");
+    assert!(read(&mut s.b, &mut places, 1).is_err(), "nothing was posted");
+}
+
+/// Draws that go on by themselves are those of fresh starts: places in the stream, counts, forced tokens.
+pub(crate) fn going_on<B: Backend>(s: &mut Subject<B>) {
+    const VOCAB: usize = 300;
+    let base = SampleParams { temperature: 1.2, seed: 9, ..Default::default() };
+    let (repetition_penalty, frequency_penalty) = (1.3, 0.4);
+    let all = [base, SampleParams { repetition_penalty, frequency_penalty, ..base }, SampleParams::default()];
+    let mut rng = Rng(52);
+    let logits = rng.grids(all.len() * VOCAB);
+    let on_device = rows(&mut s.b, RowsKind::Logits, VOCAB, &logits);
+    let prompt = [3u32, 7, 7, 250];
+    let mut generated = vec![vec![5u32, 7, 299]; all.len()];
+    let start = |generated: &[Vec<u32>], b: &mut B, places: &mut B::Draws| {
+        let rows = all.iter().zip(generated);
+        let draws: Vec<Draw<'_>> =
+            rows.map(|(&params, generated)| Draw { prompt: &prompt, generated, ..plain(params) }).collect();
+        b.start_draws(&draws, places).unwrap();
+    };
+    let sample = |b: &mut B, places: &mut B::Draws| {
+        b.sample(Sample { logits: &on_device, draws: places, next: None }).unwrap();
+        b.post_draws(places).unwrap();
+    };
+    let [mut going, mut fresh] = [(); 2].map(|()| s.b.draws(all.len() + 1, VOCAB).unwrap());
+    start(&generated, &mut s.b, &mut going);
+    for i in 0..40 {
+        let forced = [None, (i % 7 == 3).then_some(11), None];
+        s.b.force_draws(&forced, &mut going).unwrap();
+        sample(&mut s.b, &mut going);
+        start(&generated, &mut s.b, &mut fresh);
+        s.b.force_draws(&forced, &mut fresh).unwrap();
+        sample(&mut s.b, &mut fresh);
+        let (a, b) = (read(&mut s.b, &mut going, 3).unwrap(), read(&mut s.b, &mut fresh, 3).unwrap());
+        assert_eq!(a, b, "draw {i}");
+        assert!(forced[1].is_none_or(|token| a[1].token == token));
+        for (list, sampled) in generated.iter_mut().zip(a) {
+            list.push(sampled.token);
+        }
+    }
+}
+
+/// Two steps may wait to be read, and are read in order.
+pub(crate) fn read_behind<B: Backend>(s: &mut Subject<B>) {
+    let logits = rows(&mut s.b, RowsKind::Logits, 4, &[0.0, 1.0, 2.0, 3.0]);
+    let mut places = s.b.draws(1, 4).unwrap();
+    s.b.start_draws(&[plain(SampleParams::default())], &mut places).unwrap();
+    let step = |b: &mut B, places: &mut B::Draws, token| {
+        b.force_draws(&[Some(token)], places).unwrap();
+        b.sample(Sample { logits: &logits, draws: places, next: None }).unwrap();
+        b.post_draws(places)
+    };
+    step(&mut s.b, &mut places, 2).unwrap();
+    for (token, before) in [(1, 2), (0, 1), (3, 0), (2, 3)] {
+        step(&mut s.b, &mut places, token).unwrap();
+        assert_eq!(read(&mut s.b, &mut places, 1).unwrap()[0].token, before);
+    }
+    step(&mut s.b, &mut places, 0).unwrap();
+    assert!(step(&mut s.b, &mut places, 0).is_err(), "a third one waits");
+    s.b.start_draws(&[plain(SampleParams::default())], &mut places).unwrap();
+    assert!(read(&mut s.b, &mut places, 1).is_err(), "a start forgets what waits");
+}
+
+/// A decode step's rows go on with what they drew; a stop token leaves an empty place, which embeds something, touches
+/// no page and counts nothing.
+pub(crate) fn what_a_step_goes_on_with<B: Backend>(s: &mut Subject<B>) {
+    let heads = Heads::new(2, 1, 32).unwrap();
+    let (dtype, page_size) = (s.dtypes[0], PageSize::new(4).unwrap());
+    let layout = KvLayout { heads, page_size, dtype };
+    let capacity = Capacity { rows: 4, seqs: 4, tokens: 16 };
+    let mut rng = Rng(53);
+    let table = rng.grids(5 * 8);
+    let linear = s.b.linear(&[(host(dtype, [5, 8], &table), None)]).unwrap();
+    let ones = vec![1.0; 16 * 16];
+    let rope = s.b.rope(&ones, &vec![0.0; 16 * 16], 16).unwrap();
+    let mut batch = s.b.batch(capacity, page_size).unwrap();
+    let mut kv = s.b.kv(layout, 8, true).unwrap();
+    let mut counters = s.b.counters(1).unwrap();
+    let mut places = s.b.draws(4, 5).unwrap();
+    let logits = rows(&mut s.b, RowsKind::Logits, 5, &[0.0; 20]);
+
+    // Lengths 4, 3, 6, and an empty place. The first goes on to a new page; the second draws its stop token.
+    let pages: [&[u32]; 3] = [&[0, 7], &[1], &[2, 3]];
+    let mut step = Step::default();
+    for (token, len, pages) in [(0, 4, pages[0]), (1, 3, pages[1]), (2, 6, pages[2])] {
+        step.push(&[token], len, pages).unwrap();
+    }
+    step.pad(4);
+    s.b.upload(&step, &mut batch).unwrap();
+    let stop = [3u32, 4];
+    let draws = [4, 3, 3].map(|token| Draw { forced: Some(token), ..plain(SampleParams::default()) });
+    let [first, second, third] = draws;
+    s.b.start_draws(&[first, Draw { stop: &stop, ..second }, third], &mut places).unwrap();
+    s.b.sample(Sample { logits: &logits, draws: &mut places, next: Some(&mut batch) }).unwrap();
+    s.b.post_draws(&mut places).unwrap();
+    let tokens: Vec<u32> = read(&mut s.b, &mut places, 3).unwrap().iter().map(|s| s.token).collect();
+    assert_eq!(tokens, [4, 3, 3]);
+
+    let mut next = Step::default();
+    for (len, pages) in [(5, pages[0]), (4, pages[1]), (7, pages[2])] {
+        next.push_next(len, pages).unwrap();
+    }
+    next.pad(4);
+    assert!(next.push(&[0], 1, &[0]).is_err() && step.push_next(1, &[0]).is_err());
+    s.b.upload(&next, &mut batch).unwrap();
+    let mut x = s.b.rows(RowsKind::Residual, [4, 8]).unwrap();
+    s.b.embed(Embed { table: &linear, batch: &batch, x: &mut x }).unwrap();
+    let mut embedded = vec![0.0; 4 * 8];
+    s.b.read_rows(&x, &mut embedded).unwrap();
+    assert_eq!(embedded[..8], table[4 * 8..][..8]);
+    assert_eq!(embedded[16..24], table[3 * 8..][..8]);
+    assert!(embedded.iter().all(|x| x.is_finite()));
+
+    // Keys of one value each, so that what attention reads shows who wrote.
+    let mut qkv = s.b.rows(RowsKind::Activation, [4, heads.qkv_width()]).unwrap();
+    let values: Vec<f32> = (0..4).flat_map(|row| vec![row as f32 + 1.0; heads.qkv_width()]).collect();
+    s.b.write_rows(&values, &mut qkv).unwrap();
+    s.b.append(Append { qkv: &mut qkv, qk_norm: None, eps: 0.0, rope: &rope, batch: &batch, kv: &mut kv })
+        .unwrap();
+    let mut out = s.b.rows(RowsKind::Activation, [4, 64]).unwrap();
+    let (q, over) = (&qkv, Over::Dense);
+    let attend = Attend {
+        q,
+        kv: &kv,
+        heads,
+        scale: 0.0,
+        batch: &batch,
+        over,
+        layer: 0,
+        counters: &mut counters,
+        out: &mut out,
+    };
+    s.b.attend(attend).unwrap();
+    let count = s.b.read_counters(&counters).unwrap()[0];
+    assert_eq!((count.attended, count.context), (5 + 7, 5 + 7));
+    let mut attended = vec![0.0; 4 * 64];
+    s.b.read_rows(&out, &mut attended).unwrap();
+    // The other slots hold zeros, so a mean over n tokens is the new value over n.
+    close(attended[0], 1.0 / 5.0, 0.01, "first");
+    close(attended[2 * 64], 3.0 / 7.0, 0.01, "third");
+
+    // A sequence on the page of the ended one finds nothing of its row there.
+    let mut other = Step::default();
+    other.push(&[0], 4, &[1]).unwrap();
+    other.push(&[0], 1, &[6]).unwrap();
+    s.b.upload(&other, &mut batch).unwrap();
+    s.b.write_rows(&vec![0.0; 2 * heads.qkv_width()], &mut qkv).unwrap();
+    let over = Over::Dense;
+    let attend = Attend {
+        q: &qkv,
+        kv: &kv,
+        heads,
+        scale: 0.0,
+        batch: &batch,
+        over,
+        layer: 0,
+        counters: &mut counters,
+        out: &mut out,
+    };
+    s.b.attend(attend).unwrap();
+    s.b.read_rows(&out, &mut attended).unwrap();
+    assert_eq!(attended[..128], [0.0; 128]);
 }

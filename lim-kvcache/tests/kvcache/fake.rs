@@ -25,6 +25,7 @@ impl Backend for Fake {
     type Scores = ();
     type Selection = ();
     type Counters = ();
+    type Draws = ();
     type Recording = ();
 
     fn kv(&mut self, layout: KvLayout, pages: usize, _: PageExtras) -> Result<Stamps> {
@@ -69,6 +70,21 @@ impl Backend for Fake {
         absent()
     }
     fn counters(&mut self, _: usize) -> Result<()> {
+        absent()
+    }
+    fn draws(&mut self, _: usize, _: usize) -> Result<()> {
+        absent()
+    }
+    fn start_draws(&mut self, _: &[Draw<'_>], _: &mut ()) -> Result<()> {
+        absent()
+    }
+    fn force_draws(&mut self, _: &[Option<u32>], _: &mut ()) -> Result<()> {
+        absent()
+    }
+    fn post_draws(&mut self, _: &mut ()) -> Result<()> {
+        absent()
+    }
+    fn read_draws(&mut self, _: &mut (), _: &mut [Sampled]) -> Result<()> {
         absent()
     }
     fn upload(&mut self, _: &Step, _: &mut ()) -> Result<()> {

@@ -32,16 +32,18 @@ fn options(seqs: usize, pages: usize, prompts: usize) -> EngineOptions {
 /// are bit for bit what they are alone.
 pub(crate) fn all_finish_as_if_alone<B: Backend>(
     backend: impl Fn() -> B,
+    dtype: DType,
     attention: &Attention,
     equal: usize,
 ) {
     let requests = requests();
-    let mut engine = engine_on(backend(), DType::F32, attention.clone(), options(16, 70, 32));
+    let options = |seqs, pages, prompts| EngineOptions { kv_dtype: dtype, ..options(seqs, pages, prompts) };
+    let mut engine = engine_on(backend(), dtype, attention.clone(), options(16, 70, 32));
     let ids: Vec<_> = requests.iter().flat_map(|r| engine.add(r.clone()).unwrap()).collect();
     let (outcomes, preempted) = run(&mut engine, &ids);
     assert!(preempted > 0, "the cache is large enough for all");
     assert!(engine.usage().unwrap().totals.reused_tokens > 0);
-    let mut engine = engine_on(backend(), DType::F32, attention.clone(), options(1, 64, 0));
+    let mut engine = engine_on(backend(), dtype, attention.clone(), options(1, 64, 0));
     let alone: Vec<Outcome> = requests
         .iter()
         .map(|request| {
@@ -65,6 +67,8 @@ pub(crate) fn all_finish_as_if_alone<B: Backend>(
 fn a_thousand_sequences_finish_as_if_alone() {
     for policy in [Policy::Full, Policy::Lim] {
         let attention = attention(policy, 24);
-        all_finish_as_if_alone(|| Cpu::new(Some(2)).unwrap(), &attention, SEQUENCES as usize);
+        let all = SEQUENCES as usize;
+        all_finish_as_if_alone(|| Cpu::new(Some(2)).unwrap(), DType::F32, &attention, all);
+        all_finish_as_if_alone(|| Cpu::new(Some(2)).unwrap().like_a_device(), DType::F32, &attention, all);
     }
 }

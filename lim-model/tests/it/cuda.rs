@@ -1,15 +1,25 @@
-//! The golden models on a GPU. Without one these tests fail: feature `cuda` asks for it.
+//! The golden models and engines on a GPU. Without one these tests fail: feature `cuda` asks for it.
 
+use std::sync::atomic::AtomicBool;
+
+use lim_kernels::cpu::Cpu;
 use lim_kernels::cuda::Cuda;
-use lim_kernels::{DType, PageExtras};
-use lim_select::Policy;
+use lim_kernels::{Backend, DType, LayerCount, PageExtras};
+use lim_model::{EngineOptions, ScoreOptions};
+use lim_select::{Policy, Role};
 
 use crate::crowd::all_finish_as_if_alone;
-use crate::hf::{NEW, decode_distance, engine_answers_like_hf, prefill_distance};
+use crate::eager::engine_equals_plain_calls;
+use crate::goldens;
+use crate::hf::{Decoded, NEW, decode, engine_answers_like_hf, prefill_distance, stored};
 use crate::tiny::{self, engine_on, greedy, options, run};
 
-/// The golden models with head sizes that the kernels know.
-const MODELS: [&str; 2] = ["llama-head-32", "qwen3-head-64"];
+/// Golden models with head sizes that the kernels do not know; all others run.
+const OTHER_HEADS: [&str; 2] = ["mistral-head-dim", "qwen3-tied-bf16"];
+
+fn models() -> impl Iterator<Item = &'static str> {
+    goldens::MODELS.into_iter().filter(|name| !OTHER_HEADS.contains(name))
+}
 
 fn gpu(dtype: DType) -> Cuda {
     Cuda::new(0, dtype).expect("feature `cuda` is tested on a machine with a GPU")
@@ -17,33 +27,86 @@ fn gpu(dtype: DType) -> Cuda {
 
 #[test]
 fn float32_answers_like_hf() {
-    for name in MODELS {
+    for name in models() {
         let distance = prefill_distance(gpu(DType::F32), name, Some(DType::F32));
         assert!(distance < 1e-3, "{name}: off by {distance}");
-        let (distance, same) = decode_distance(gpu(DType::F32), name, Some(DType::F32));
+        let Decoded { distance, same, .. } = decode(gpu(DType::F32), name, Some(DType::F32));
         assert_eq!(same, NEW, "{name}");
         assert!(distance < 1e-3, "{name}: off by {distance} after {NEW} tokens");
         engine_answers_like_hf(gpu(DType::F32), name);
     }
 }
 
+/// Activations of 8 bits of mantissa, or 11, and logits up to 5; weights lose bits too where they are stored in another
+/// type. Where another token is better than HF's, it is so within what two logits may be off.
 #[test]
-fn bfloat16_is_near_hf() {
-    for name in MODELS {
-        // Activations of 8 bits of mantissa, and logits up to 5.
-        let distance = prefill_distance(gpu(DType::BF16), name, Some(DType::BF16));
-        assert!(distance < 0.1, "{name}: off by {distance}");
-        let (distance, same) = decode_distance(gpu(DType::BF16), name, Some(DType::BF16));
-        assert!(distance < 0.1, "{name}: off by {distance} after {NEW} tokens");
-        assert!(same >= NEW - 6, "{name}: {same} of {NEW} tokens");
+fn sixteen_bits_are_near_hf() {
+    for (dtype, as_stored, rounded) in [(DType::BF16, 0.12, 0.3), (DType::F16, 0.02, 0.04)] {
+        for name in models() {
+            // bf16 numbers of these sizes are f16 numbers.
+            let exact = stored(name) == DType::BF16 || stored(name) == dtype;
+            let tolerance = if exact { as_stored } else { rounded };
+            let prefill = prefill_distance(gpu(dtype), name, Some(dtype));
+            let decoded = decode(gpu(dtype), name, Some(dtype));
+            eprintln!("{name} in {dtype}: prefill off by {prefill}, {decoded:?}");
+            assert!(prefill < tolerance, "{name} in {dtype}: off by {prefill}");
+            assert!(decoded.distance < tolerance, "{name} in {dtype}: {decoded:?}");
+            assert!(decoded.regret < 2.0 * tolerance, "{name} in {dtype}: {decoded:?}");
+        }
+    }
+}
+
+/// Recorded steps whose tokens stay on the device, against steps that are run as they are, bit for bit.
+#[test]
+fn recorded_steps_equal_plain_ones() {
+    for dtype in [DType::F32, DType::BF16] {
+        engine_equals_plain_calls(|| gpu(dtype), dtype);
+    }
+}
+
+/// A text scored through decode steps on both devices: the same layers read as many tokens, and find it as likely.
+#[test]
+fn every_policy_reads_and_scores_like_the_cpu() {
+    fn score<B: Backend>(backend: B, policy: Policy, ids: &[u32]) -> (Vec<f32>, Vec<LayerCount>) {
+        let mut engine = engine_on(backend, DType::F32, tiny::attention(policy, 24), options());
+        let nll = engine.score(ScoreOptions { ids, prefill: 9 }, &AtomicBool::new(false), |_| ()).unwrap();
+        (nll, engine.usage().unwrap().layers)
+    }
+    let ids = tiny::prompt(120, 5);
+    for policy in Policy::ALL {
+        let (expected, counts) = score(Cpu::new(Some(2)).unwrap(), policy, &ids);
+        let (nll, layers) = score(gpu(DType::F32), policy, &ids);
+        // Where two tokens score almost alike, another rounding may choose the other: few values may differ by more.
+        let near = nll.iter().zip(&expected).filter(|(a, b)| (**a - **b).abs() < 2e-3).count();
+        assert!(near + 2 >= nll.len(), "{policy}: {near} of {} are near", nll.len());
+        let attention = tiny::attention(policy, 24);
+        for (layer, (ours, cpus)) in layers.iter().zip(&counts).enumerate() {
+            assert_eq!((ours.context, ours.selections), (cpus.context, cpus.selections), "{policy}, {layer}");
+            let slack = if policy == Policy::TopP { cpus.attended / 50 } else { 0 };
+            assert!(
+                ours.attended.abs_diff(cpus.attended) <= slack,
+                "{policy}, layer {layer}: {ours:?} {cpus:?}"
+            );
+            let (dense, selects) = match attention.role(layer, 120) {
+                Role::Dense => (true, false),
+                Role::Select { own } => (own == lim_select::Own::Dense, true),
+                Role::Reuse => (false, false),
+            };
+            assert_eq!(ours.attended == ours.context, dense, "{policy}, layer {layer}: {ours:?}");
+            assert_eq!(ours.selections > 0, selects, "{policy}, layer {layer}: {ours:?}");
+        }
     }
 }
 
 #[test]
 fn a_thousand_sequences_finish_as_if_alone() {
-    // Steps of another number of sequences take other kernels: a draw between two near numbers may fall differently.
     for policy in [Policy::Full, Policy::Lim] {
-        all_finish_as_if_alone(|| gpu(DType::F32), &tiny::attention(policy, 24), 950);
+        for dtype in [DType::F32, DType::BF16] {
+            let attention = tiny::attention(policy, 24);
+            all_finish_as_if_alone(|| gpu(dtype).batch_invariant(), dtype, &attention, 1000);
+        }
+        // Steps of another number of sequences take other kernels: a draw between two near numbers may fall differently.
+        all_finish_as_if_alone(|| gpu(DType::F32), DType::F32, &tiny::attention(policy, 24), 950);
     }
 }
 
@@ -52,8 +115,7 @@ fn a_thousand_sequences_finish_as_if_alone() {
 fn every_policy_runs() {
     let decoded = |policy, budget| {
         let attention = tiny::attention(policy, budget);
-        let mut options = options();
-        options.extras = PageExtras { bounds: true, gates: true };
+        let options = EngineOptions { extras: PageExtras { bounds: true, gates: true }, ..options() };
         let mut engine = engine_on(gpu(DType::F32), DType::F32, attention, options);
         let ids: Vec<_> =
             [greedy(60, 1, 40), greedy(10, 2, 30)].into_iter().flat_map(|r| engine.add(r).unwrap()).collect();
@@ -72,4 +134,40 @@ fn every_policy_runs() {
 #[test]
 fn what_layers_keep_is_what_the_cpu_finds() {
     crate::watching::all_is_seen_as_on_the_cpu(|| gpu(DType::F32));
+}
+
+/// What the CPU's tests of running ahead show, on a device that does: outcomes and counts by lengths, stop tokens and
+/// thinking budgets.
+#[test]
+fn stop_tokens_leave_nothing_behind() {
+    for policy in [Policy::Full, Policy::Lim] {
+        let attention = tiny::attention(policy, 24);
+        let together = |samples: Vec<_>| {
+            let backend = gpu(DType::F32).batch_invariant();
+            let mut engine = engine_on(backend, DType::F32, attention.clone(), options());
+            let ids: Vec<_> = samples.into_iter().flat_map(|r| engine.add(r).unwrap()).collect();
+            (run(&mut engine, &ids).0, engine.usage().unwrap())
+        };
+        let (outcomes, usage) = together(crate::ahead::requests());
+        let mut alone = Vec::new();
+        let (mut tokens, mut attended) = (0, 0);
+        for request in crate::ahead::requests() {
+            let (outcome, usage) = together(vec![request]);
+            alone.extend(outcome);
+            tokens += usage.totals.decode_tokens;
+            attended += usage.layers.iter().map(|layer| layer.attended).sum::<u64>();
+        }
+        assert_eq!(outcomes, alone, "{policy}");
+        let drawn: usize = outcomes.iter().map(|o| o.tokens.len() - 1).sum();
+        assert_eq!((usage.totals.decode_tokens, tokens), (drawn as u64, drawn as u64), "{policy}");
+        assert_eq!(usage.layers.iter().map(|layer| layer.attended).sum::<u64>(), attended, "{policy}");
+    }
+}
+
+#[test]
+fn head_sizes_without_kernels_are_refused() {
+    for name in OTHER_HEADS {
+        let error = crate::hf::prefill_error(gpu(DType::F32), name);
+        assert!(error.contains("head_dim is not 32, 64, 80, 96, 128 or 256"), "{name}: {error}");
+    }
 }

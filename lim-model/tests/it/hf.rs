@@ -2,7 +2,7 @@
 
 use lim_kernels::{Backend, Capacity, DType, KvLayout, PageExtras, PageSize, Step};
 use lim_kvcache::{KvCache, PageTable};
-use lim_model::{Engine, EngineOptions, Event, Model, ModelDir, Pass, Phase, Request, Workspace};
+use lim_model::{Engine, EngineOptions, Error, Event, Model, ModelDir, Pass, Phase, Request, Workspace};
 use lim_select::{Attention, Buffers, ModelHint, Policy, Settings};
 use serde_json::Value;
 
@@ -56,6 +56,10 @@ impl<B: Backend> Run<B> {
 
     /// Feeds `ids` at once and returns the logits of `rows`, one row after the other.
     fn feed(&mut self, ids: &[u32], phase: Phase, rows: &[u32]) -> Vec<f32> {
+        self.try_feed(ids, phase, rows).unwrap()
+    }
+
+    fn try_feed(&mut self, ids: &[u32], phase: Phase, rows: &[u32]) -> Result<Vec<f32>, Error> {
         let len = self.table.len() + ids.len();
         let rope = match phase {
             Phase::Prefill => self.model.prefill_rope(&mut self.backend, len).unwrap(),
@@ -73,11 +77,11 @@ impl<B: Backend> Run<B> {
             workspace: &mut self.workspace,
             rope: rope.as_ref(),
         };
-        self.model.forward(&mut self.backend, pass).unwrap();
-        self.model.logits(&mut self.backend, rows, &mut self.workspace).unwrap();
+        self.model.forward(&mut self.backend, pass)?;
+        self.model.logits(&mut self.backend, rows, &mut self.workspace)?;
         let mut logits = vec![0.0; rows.len() * self.model.config().vocab];
-        self.backend.read_rows(self.workspace.logits(), &mut logits).unwrap();
-        logits
+        self.backend.read_rows(self.workspace.logits(), &mut logits)?;
+        Ok(logits)
     }
 }
 
@@ -100,6 +104,19 @@ fn best(logits: &[f32]) -> u32 {
     best as u32
 }
 
+/// Element type of a golden's weights.
+#[cfg(feature = "cuda")]
+pub(crate) fn stored(name: &str) -> DType {
+    let config = goldens::json(&format!("models/{name}/config.json"));
+    let dtype = config.get("dtype").or(config.get("torch_dtype")).and_then(Value::as_str).unwrap();
+    match dtype {
+        "float32" => DType::F32,
+        "float16" => DType::F16,
+        "bfloat16" => DType::BF16,
+        other => panic!("{name}: {other}"),
+    }
+}
+
 /// The largest distance of a prefill's logits from HF's.
 pub(crate) fn prefill_distance<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> f32 {
     let prefill = &expected(name)["prefill"];
@@ -110,21 +127,40 @@ pub(crate) fn prefill_distance<B: Backend>(backend: B, name: &str, dtype: Option
     goldens::distance(&logits, &rows.collect::<Vec<f32>>())
 }
 
-/// Feeds HF's prompt and then HF's tokens one by one; the distance of the last logits, and how many of the tokens were
-/// the best ones here too.
-pub(crate) fn decode_distance<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> (f32, usize) {
+/// What a backend says to a model that it has no kernels for.
+#[cfg(feature = "cuda")]
+pub(crate) fn prefill_error<B: Backend>(backend: B, name: &str) -> String {
+    let mut run = Run::new(backend, name, Some(DType::F32), 20, 1);
+    run.try_feed(&[3; 20], Phase::Prefill, &[19]).unwrap_err().to_string()
+}
+
+/// What became of HF's prompt and tokens, fed one by one.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    /// Of the last logits from HF's.
+    pub(crate) distance: f32,
+    /// HF's tokens that were the best ones here too.
+    pub(crate) same: usize,
+    /// By how much another token was better at most.
+    pub(crate) regret: f32,
+}
+
+pub(crate) fn decode<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> Decoded {
     let generate = &expected(name)["generate"];
     let (prompt, new) = (ids(&generate["prompt"]), ids(&generate["new"]));
     let mut run = Run::new(backend, name, dtype, prompt.len() + new.len(), 1);
     let mut logits = run.feed(&prompt, Phase::Prefill, &[prompt.len() as u32 - 1]);
-    let mut same = 0;
+    let (mut same, mut regret) = (0, 0f32);
     for (i, token) in new.iter().enumerate() {
-        same += usize::from(best(&logits) == *token);
+        let best = best(&logits);
+        same += usize::from(best == *token);
+        regret = regret.max(logits[best as usize] - logits[*token as usize]);
         if i + 1 < new.len() {
             logits = run.feed(&[*token], Phase::Decode, &[0]);
         }
     }
-    (goldens::distance(&logits, &goldens::floats(&generate["last_logits"])), same)
+    let distance = goldens::distance(&logits, &goldens::floats(&generate["last_logits"]));
+    Decoded { distance, same, regret }
 }
 
 /// Generates by an engine that prefills in three chunks.
@@ -179,8 +215,8 @@ mod cpu {
     #[test]
     fn greedy_tokens_and_their_logits_equal_hfs() {
         for name in goldens::MODELS {
-            let (distance, same) = decode_distance(cpu(), name, Some(DType::F32));
-            assert_eq!(same, NEW, "{name}");
+            let Decoded { distance, same, regret } = decode(cpu(), name, Some(DType::F32));
+            assert_eq!((same, regret), (NEW, 0.0), "{name}");
             assert!(distance < TOLERANCE, "{name}: off by {distance} after {NEW} tokens");
         }
     }

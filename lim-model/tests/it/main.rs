@@ -1,10 +1,12 @@
 //! Integration tests of lim-model, one module an intent.
 
+mod ahead;
 mod batching;
 mod config;
 mod crowd;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod eager;
 mod gates;
 mod generating;
 mod goldens;

@@ -61,12 +61,18 @@ pub(crate) fn engine_on<B: Backend>(
     attention: Attention,
     options: EngineOptions,
 ) -> Engine<B> {
+    let model = model(&mut backend, dtype);
+    Engine::new(backend, model, attention, options).unwrap()
+}
+
+/// The model and its gates, stored as `dtype`.
+pub(crate) fn model<B: Backend>(backend: &mut B, dtype: DType) -> Model<B> {
     let config = config();
     let weights = Checkpoint::random(dtype, 1).weights(&config, None).unwrap();
     let gates = Gates::random(&config, dtype, 2);
-    let mut model = Model::load(&mut backend, config, &weights, POSITIONS, |_| ()).unwrap();
-    model.load_gates(&mut backend, &gates).unwrap();
-    Engine::new(backend, model, attention, options).unwrap()
+    let mut model = Model::load(backend, config, &weights, POSITIONS, |_| ()).unwrap();
+    model.load_gates(backend, &gates).unwrap();
+    model
 }
 
 /// `len` tokens that differ by `seed`.
