@@ -1,8 +1,8 @@
 //! Sampling: greedy, log-probabilities, truncation rules, penalties, determinism.
 
 use lim_kernels::{
-    Append, Attend, Backend, Capacity, Draw, Embed, Error, Heads, KvLayout, Over, PageSize, RowsKind, Sample,
-    SampleParams, Sampled, Step,
+    Append, Attend, Backend, Capacity, Draw, Embed, Error, Heads, KvLayout, Over, PageExtras, PageSize,
+    RowsKind, Sample, SampleParams, Sampled, Step,
 };
 
 use crate::fixture::{Rng, Subject, close, host, rows};
@@ -277,7 +277,7 @@ pub(crate) fn what_a_step_goes_on_with<B: Backend>(s: &mut Subject<B>) {
     let ones = vec![1.0; 16 * 16];
     let rope = s.b.rope(&ones, &vec![0.0; 16 * 16], 16).unwrap();
     let mut batch = s.b.batch(capacity, page_size).unwrap();
-    let mut kv = s.b.kv(layout, 8, true).unwrap();
+    let mut kv = s.b.kv(layout, 8, PageExtras { bounds: true, gates: false }).unwrap();
     let mut counters = s.b.counters(1).unwrap();
     let mut places = s.b.draws(4, 5).unwrap();
     let logits = rows(&mut s.b, RowsKind::Logits, 5, &[0.0; 20]);
