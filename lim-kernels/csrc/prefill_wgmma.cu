@@ -92,21 +92,26 @@ __device__ inline void copy_tiles(const lim_prefill_args &a, int seq, int kv_hea
   Ring<Shape::SLOTS> ring;
   int n = warp < 2 ? warp + WARPS : warp;
   for (int i = 0; i < n; i++) ring.next();
-  int ahead[WARPS];  // the rows of the next blocks, as many as an item has
+  int next[WARPS];  // rows of the next item's blocks, looked up an item ahead
 #pragma unroll
-  for (int x = 0; x < WARPS; x++) ahead[x] = look_up(min(n, items - 1), x);
+  for (int x = 0; x < WARPS; x++) next[x] = look_up(min(n, items - 1), x);
   await_copies<1>();
   publish(0, 1);
   await_copies<0>();
   publish(1, 1);
   for (; n < items; n += WARPS) {
-    barrier_await(place.empty(ring.slot), ring.parity ^ 1);
-#pragma unroll 1
-    for (int block = 0; block < WARPS; block++) {
-      int rows = ahead[0];
+    int held[WARPS];
 #pragma unroll
-      for (int x = 1; x < WARPS; x++) ahead[x - 1] = ahead[x];
-      ahead[WARPS - 1] = look_up(min(n + WARPS, items - 1), block);
+    for (int x = 0; x < WARPS; x++) {
+      held[x] = next[x];
+      next[x] = look_up(min(n + WARPS, items - 1), x);
+    }
+    barrier_await(place.empty(ring.slot), ring.parity ^ 1);
+#pragma unroll 1  // more would take more registers than there are
+    for (int block = 0; block < WARPS; block++) {
+      int rows = held[0];
+#pragma unroll
+      for (int x = 1; x < WARPS; x++) rows = block == x ? held[x] : rows;
       copy_block(n, ring.slot, block, rows);
     }
     commit_copies();
