@@ -11,7 +11,7 @@ use lim_select::{Policy, Role};
 use crate::crowd::all_finish_as_if_alone;
 use crate::eager::engine_equals_plain_calls;
 use crate::goldens;
-use crate::hf::{Decoded, NEW, decode, engine_answers_like_hf, prefill_distance, stored};
+use crate::hf::{Decoded, NEW, decode, engine_answers_like_hf, prefill_distance};
 use crate::tiny::{self, engine_on, greedy, options, run};
 
 /// Golden models with head sizes that the kernels do not know; all others run.
@@ -37,23 +37,25 @@ fn float32_answers_like_hf() {
     }
 }
 
-/// Activations of 8 bits of mantissa, or 11, and logits up to 5; weights lose bits too where they are stored in another
-/// type. Where another token is better than HF's, it is so within what two logits may be off.
+/// Logits go up to 5. In bf16 (8 bits of mantissa in weights, activations and cached tokens) they may be off by 0.3, in f16
+/// (11 bits) by an eighth of that. Where another token is better than HF's, it is so within what two logits may be off.
+/// That nothing but rounding is behind it is what the float32 test shows. All goldens are measured before any is judged.
 #[test]
 fn sixteen_bits_are_near_hf() {
-    for (dtype, as_stored, rounded) in [(DType::BF16, 0.12, 0.3), (DType::F16, 0.02, 0.04)] {
+    let mut far = Vec::new();
+    for (dtype, tolerance) in [(DType::BF16, 0.3), (DType::F16, 0.3 / 8.0)] {
         for name in models() {
-            // bf16 numbers of these sizes are f16 numbers.
-            let exact = stored(name) == DType::BF16 || stored(name) == dtype;
-            let tolerance = if exact { as_stored } else { rounded };
             let prefill = prefill_distance(gpu(dtype), name, Some(dtype));
             let decoded = decode(gpu(dtype), name, Some(dtype));
-            eprintln!("{name} in {dtype}: prefill off by {prefill}, {decoded:?}");
-            assert!(prefill < tolerance, "{name} in {dtype}: off by {prefill}");
-            assert!(decoded.distance < tolerance, "{name} in {dtype}: {decoded:?}");
-            assert!(decoded.regret < 2.0 * tolerance, "{name} in {dtype}: {decoded:?}");
+            let said = format!("{name} in {dtype}: prefill off by {prefill}, {decoded:?}");
+            eprintln!("{said}");
+            let Decoded { distance, regret, .. } = decoded;
+            if !(prefill < tolerance && distance < tolerance && regret < 2.0 * tolerance) {
+                far.push(said);
+            }
         }
     }
+    assert!(far.is_empty(), "{far:#?}");
 }
 
 /// Recorded steps whose tokens stay on the device, against steps that are run as they are, bit for bit.

@@ -104,19 +104,6 @@ fn best(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// Element type of a golden's weights.
-#[cfg(feature = "cuda")]
-pub(crate) fn stored(name: &str) -> DType {
-    let config = goldens::json(&format!("models/{name}/config.json"));
-    let dtype = config.get("dtype").or(config.get("torch_dtype")).and_then(Value::as_str).unwrap();
-    match dtype {
-        "float32" => DType::F32,
-        "float16" => DType::F16,
-        "bfloat16" => DType::BF16,
-        other => panic!("{name}: {other}"),
-    }
-}
-
 /// The largest distance of a prefill's logits from HF's.
 pub(crate) fn prefill_distance<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> f32 {
     let prefill = &expected(name)["prefill"];
