@@ -30,9 +30,14 @@ CLASSES = [
 
 def profiled(command):
     """(kernel, microseconds) in the order of launches."""
-    run = subprocess.run(NCU + command, stdout=subprocess.PIPE, text=True, check=True)
+    run = subprocess.run(NCU + command, stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        print(f"profile.py: ncu ended with status {run.returncode}; its last lines:", file=sys.stderr)
+        print("\n".join(run.stdout.splitlines()[-3:]), file=sys.stderr)
     rows = list(csv.reader(run.stdout.splitlines()))
-    head = next(i for i, row in enumerate(rows) if row[:1] == ["ID"])
+    head = next((i for i, row in enumerate(rows) if row[:1] == ["ID"]), None)
+    if head is None:
+        sys.exit("profile.py: no kernel was profiled")
     name, time = rows[head].index("Kernel Name"), rows[head].index(METRIC)
     unit = UNITS[rows[head + 1][time]]
     body = [row for row in rows[head + 2 :] if len(row) == len(rows[head])]
