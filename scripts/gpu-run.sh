@@ -53,7 +53,7 @@ case $mode in
     # One body or more per kernel, small ones.
     tests="cuda::select::goldens cuda::select::page_rule cuda::attend::within_budget_is_dense cuda::append::rounding
       cuda::append::copied_page cuda::linear::embed cuda::linear::logits cuda::sample::greedy_and_logprob
-      cuda::sample::read_behind cuda::gates::decode cuda::linear::linear_add"
+      cuda::sample::read_behind cuda::gates::decode"
     for tool in memcheck racecheck; do
       log=$logs/$tool.log
       timeout "$per_binary" compute-sanitizer --tool "$tool" --error-exitcode 9 \

@@ -16,8 +16,8 @@ const LETTER: f64 = 7.0;
 
 /// Line colours in order, apart for the colour-blind too (Okabe and Ito, then Tol).
 const COLOURS: [&str; 11] = [
-    "#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933", "#332288",
-    "#44AA99",
+    "#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#999933",
+    "#332288", "#44AA99",
 ];
 
 /// For lines that belong to no series.
