@@ -1,11 +1,13 @@
 //! Device memory: what a run will take, said before it is taken, and what to change where that is too much.
 
-use lim_kernels::Capacity;
+use lim_kernels::{Capacity, PageExtras, PageSize};
 use lim_model::{Demand, EngineOptions};
+use lim_select::Attention;
 
 use crate::console::Console;
 use crate::error::{Error, Result};
 use crate::machine::Machine;
+use crate::open::Opened;
 use crate::report::bytes;
 
 /// A device with memory of its own. There is none for the CPU, whose pages come when they are touched.
@@ -70,6 +72,47 @@ fn cut(console: Console, sizes: EngineOptions, pages: usize) -> EngineOptions {
         ));
     }
     EngineOptions { pages, ..sizes }
+}
+
+/// Prompts of a batch whose pages are kept, for their other samples and the other settings.
+const PROMPTS: usize = 64;
+
+/// Answers that are decoded together, as some end and others begin.
+pub(crate) struct Batch<'a> {
+    /// All that they may be decoded under.
+    pub(crate) attentions: &'a [Attention],
+    /// Sequences at a time.
+    pub(crate) seqs: usize,
+    /// Tokens of the longest prompt, and of the longest answer.
+    pub(crate) prompt: usize,
+    pub(crate) answer: usize,
+    pub(crate) page_size: PageSize,
+}
+
+impl Batch<'_> {
+    /// Room for as many of the longest answers; pages are cut to what fits into memory, at least one answer's.
+    ///
+    /// # Errors
+    /// As [`fit`].
+    pub(crate) fn sizes<B: Machine>(
+        self,
+        console: Console,
+        backend: &B,
+        opened: &Opened,
+    ) -> Result<EngineOptions> {
+        let Batch { attentions, seqs, prompt, answer, page_size } = self;
+        let tokens = prompt + answer - 1;
+        let pages = page_size.pages_for(tokens);
+        let sizes = EngineOptions {
+            capacity: Capacity { rows: seqs.max(B::PREFILL_ROWS), seqs, tokens },
+            pages: seqs * pages,
+            page_size,
+            kv_dtype: opened.dtype,
+            prompts: PROMPTS,
+            extras: attentions.iter().fold(PageExtras::default(), |all, a| all.and(a.policy().extras())),
+        };
+        fit(console, backend, &opened.demand(attentions), sizes, pages)
+    }
 }
 
 /// Cuts the pages of a batch to what memory holds: `least` pages stay.

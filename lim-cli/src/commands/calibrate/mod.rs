@@ -10,7 +10,7 @@ mod words;
 
 use std::path::Path;
 
-use lim_kernels::{Capacity, PageExtras, Quota, SampleParams};
+use lim_kernels::{Quota, SampleParams};
 use lim_model::{Divergence, Engine, EngineOptions, Recall, Request, sample_seed};
 use lim_select::{Attention, Layers, Policy, Settings};
 
@@ -21,16 +21,13 @@ use crate::device::{Device, Job};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
-use crate::memory;
+use crate::memory::{self, Batch};
 use crate::open::{self, Opened, Text};
 use crate::output::{self, Sampling};
 use crate::{policy, problems, prompt, report as lines};
 use choose::{Diverges, Goal};
 use report::{About, Budget, Report};
 use sequences::Sequences;
-
-/// Prompts whose pages are kept, for their other samples.
-const PROMPTS: usize = 64;
 
 pub(super) fn run(args: CalibrateArgs) -> Result<()> {
     let console = Console::new(args.report.quiet);
@@ -246,18 +243,13 @@ impl Calibrate<'_> {
     fn sizes<B: Machine>(&self, backend: &B) -> Result<EngineOptions> {
         let Calibrate { args, console, opened, settings, prompts, sampling, .. } = self;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(1);
-        let tokens = longest + sampling.max_new_tokens - 1;
-        let seqs = args.batch.get().min(prompts.len() * sampling.samples);
-        let page_size = args.model.page_size;
-        let pages = page_size.pages_for(tokens);
-        let sizes = EngineOptions {
-            capacity: Capacity { rows: seqs.max(B::PREFILL_ROWS), seqs, tokens },
-            pages: seqs * pages,
-            page_size,
-            kv_dtype: opened.dtype,
-            prompts: PROMPTS,
-            extras: PageExtras::default(),
+        let batch = Batch {
+            attentions: settings,
+            seqs: args.batch.get().min(prompts.len() * sampling.samples),
+            prompt: longest,
+            answer: sampling.max_new_tokens,
+            page_size: args.model.page_size,
         };
-        memory::fit(*console, backend, &opened.demand(settings), sizes, pages)
+        batch.sizes(*console, backend, opened)
     }
 }

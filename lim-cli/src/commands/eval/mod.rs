@@ -9,7 +9,6 @@ mod solve;
 mod stats;
 mod store;
 
-use lim_kernels::{Capacity, PageExtras};
 use lim_model::{Engine, EngineOptions, sample_seed};
 
 use super::generate::options;
@@ -19,7 +18,7 @@ use crate::device::{Device, Job};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
-use crate::memory;
+use crate::memory::{self, Batch};
 use crate::open::{self, Opened, Text};
 use crate::output::{self, Sampling};
 use crate::problems::{self, Problem, ProblemSet};
@@ -30,9 +29,6 @@ use report::{Described, Report};
 use settings::Setting;
 use solve::{Recipe, Task};
 use store::Store;
-
-/// Prompts whose pages are kept, for the other samples of a problem and the other settings.
-const PROMPTS: usize = 64;
 
 const PLOTS: [&str; 2] = ["accuracy.svg", "length.svg"];
 
@@ -209,21 +205,14 @@ impl Eval {
     fn sizes<B: Machine>(&self, backend: &B) -> Result<EngineOptions> {
         let Eval { run, args, console, opened, .. } = self;
         let longest = run.prompts.iter().map(Vec::len).max().unwrap_or(1);
-        let tokens = longest + run.sampling.max_new_tokens - 1;
-        let seqs = args.batch.get().min(run.per_setting());
-        let page_size = args.model.page_size;
-        let pages = page_size.pages_for(tokens);
-        let attentions = run.attentions();
-        let sizes = EngineOptions {
-            capacity: Capacity { rows: seqs.max(B::PREFILL_ROWS), seqs, tokens },
-            pages: seqs * pages,
-            page_size,
-            kv_dtype: opened.dtype,
-            prompts: PROMPTS,
-            extras: attentions.iter().fold(PageExtras::default(), |all, a| all.and(a.policy().extras())),
+        let batch = Batch {
+            attentions: &run.attentions(),
+            seqs: args.batch.get().min(run.per_setting()),
+            prompt: longest,
+            answer: run.sampling.max_new_tokens,
+            page_size: args.model.page_size,
         };
-        let demand = opened.demand(&attentions);
-        memory::fit(*console, backend, &demand, sizes, pages)
+        batch.sizes(*console, backend, opened)
     }
 }
 
