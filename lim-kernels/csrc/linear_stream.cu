@@ -97,6 +97,10 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
   constexpr int kOutRows = SWIGLU ? kRows / 2 : kRows;  // outputs of a unit
   constexpr int kCells = kXRows * kRows;
   constexpr int kPerWarp = kc / kConsumers;  // columns of a stage per warp
+  constexpr int kHalves = SWIGLU ? 2 : 1;
+  constexpr int kOutputs = (kXRows * kOutRows + kConsumers * WARP - 1) / (kConsumers * WARP);  // a thread's, of a unit
+  // Sums that a product may add to: one alone would make every product wait for the one before it.
+  constexpr int kChains = NT > 1 ? 1 : MT > 1 ? 2 : 4;
   static_assert(kPerWarp % 32 == 0);
   extern __shared__ __align__(128) unsigned char smem[];
   __shared__ __align__(8) unsigned long long full[16], empty[16];
@@ -189,7 +193,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
       }
   };
   int i = 0, turn = 0;
-  float acc[NT][4] = {};
+  float acc[kChains][NT][4] = {};
   auto take = [&](int piece, int h) {
     const int stage = i % p.stages;
     const unsigned char *w = smem + stage * stage_bytes + g * kWPitch;
@@ -211,19 +215,31 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
       for (int n = 0; n < NT; n++) {
         uint4 v = make_uint4(0, 0, 0, 0);
         if (inside) v = *reinterpret_cast<const uint4 *>(w + n * 8 * kWPitch + k * sizeof(T));
-        mma<T>(acc[n], low.x, high.x, low.y, high.y, v.x, v.y);
-        mma<T>(acc[n], low.z, high.z, low.w, high.w, v.z, v.w);
+        mma<T>(acc[2 * s % kChains][n], low.x, high.x, low.y, high.y, v.x, v.y);
+        mma<T>(acc[(2 * s + 1) % kChains][n], low.z, high.z, low.w, high.w, v.z, v.w);
       }
     }
     __syncwarp();
     if (lane == 0) barrier_arrive(empty0 + 8 * stage);
     i++;
   };
+  // What a unit's sums are added to is asked for while its weights arrive: a trip to the L2 cache behind every unit would hold
+  // up the warp that makes it.
+  float old[kOutputs];
+  auto each_output = [&](int unit, auto &&visit) {
+#pragma unroll
+    for (int j = 0; j < kOutputs; j++) {
+      const int c = threadIdx.x + j * kConsumers * WARP, m = c / kOutRows, row = unit * kOutRows + c % kOutRows;
+      if (m < a.rows && row < a.out) visit(j, m, row, static_cast<size_t>(m) * a.out + row);
+    }
+  };
+  const bool adds = !SWIGLU && a.epilogue == LIM_ADD_F32;
   for (int pass = 0; pass * per_pass < pieces; pass++) {
     if (X == Rows::REGISTERS) hold_x(pass);
     for (int unit = blockIdx.x; unit < units; unit += gridDim.x, turn ^= 1) {
+      if (adds) each_output(unit, [&](int j, int, int, size_t at) { old[j] = __ldcg(static_cast<float *>(a.y) + at); });
 #pragma unroll
-      for (int n = 0; n < NT; n++) acc[n][0] = acc[n][1] = acc[n][2] = acc[n][3] = 0.0f;
+      for (int i = 0; i < kChains * NT * 4; i++) acc[i / (NT * 4)][i / 4 % NT][i % 4] = 0.0f;
       if constexpr (X == Rows::REGISTERS) {
 #pragma unroll
         for (int h = 0; h < kHeld; h++)
@@ -231,27 +247,33 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
       } else {
         for (int piece = 0; piece < pieces; piece++) take(piece, 0);
       }
+#pragma unroll
+      for (int i = NT * 4; i < kChains * NT * 4; i++) acc[0][i / 4 % NT][i % 4] += acc[i / (NT * 4)][i / 4 % NT][i % 4];
       // Partials: [warp][input row][weight row]. Two buffers, so one barrier a unit is enough.
       float *buffer = partials + turn * kConsumers * kCells, *tile = buffer + warp * kCells;
 #pragma unroll
       for (int n = 0; n < NT; n++) {
-        *reinterpret_cast<float2 *>(tile + g * kRows + n * 8 + 2 * t) = make_float2(acc[n][0], acc[n][1]);
+        const float(&sums)[4] = acc[0][n];
+        *reinterpret_cast<float2 *>(tile + g * kRows + n * 8 + 2 * t) = make_float2(sums[0], sums[1]);
         if (MT == 2)
-          *reinterpret_cast<float2 *>(tile + (g + 8) * kRows + n * 8 + 2 * t) = make_float2(acc[n][2], acc[n][3]);
+          *reinterpret_cast<float2 *>(tile + (g + 8) * kRows + n * 8 + 2 * t) = make_float2(sums[2], sums[3]);
       }
       sync_consumers();
-      for (int c = threadIdx.x; c < a.rows * kOutRows; c += kConsumers * WARP) {
-        const int m = c / kOutRows, r = c % kOutRows, row = unit * kOutRows + r;
-        if (row >= a.out) continue;
-        float sum[SWIGLU ? 2 : 1];
+      each_output(unit, [&](int j, int m, int row, size_t at) {
+        float sum[kHalves];
 #pragma unroll
-        for (int h = 0; h < (SWIGLU ? 2 : 1); h++) {
+        for (int h = 0; h < kHalves; h++) {
+          const float *cell = buffer + m * kRows + h * kOutRows + row % kOutRows;
           sum[h] = a.bias && pass == 0 ? a.bias[h * a.out + row] : 0.0f;
 #pragma unroll
-          for (int v = 0; v < kConsumers; v++) sum[h] += buffer[v * kCells + m * kRows + h * kOutRows + r];
+          for (int v = 0; v < kConsumers; v++) sum[h] += cell[v * kCells];
         }
-        store<T, SWIGLU>(a, static_cast<size_t>(m) * a.out + row, sum);
-      }
+        if (adds) {
+          static_cast<float *>(a.y)[at] = old[j] + sum[0];
+        } else {
+          store<T, SWIGLU>(a, at, sum);
+        }
+      });
     }
   }
 #endif
