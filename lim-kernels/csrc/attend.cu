@@ -163,7 +163,7 @@ struct AttendSize {
   long long bytes;
 };
 
-constexpr int LEAST_CHUNK = 128, MOST_CHUNK = 8192;
+constexpr int LEAST_CHUNK = 128, MOST_CHUNK_LOG = 13;
 // Counters stand at the start of the scratch whatever the shapes, so that launches of any shapes may share it.
 constexpr int COUNTERS = 1 << 16;
 
@@ -172,10 +172,8 @@ inline AttendSize attend_size(const lim_attend_args &a, int slots) {
   AttendSize size = {};
   int lanes = a.batch.seqs * a.kv.kv_heads;
   int target = a.splits ? a.splits : lanes >= slots ? 1 : slots / (lanes ? lanes : 1);
-  size.plan.cut = Cut{target, LEAST_CHUNK, MOST_CHUNK};
-  // A lane has at most `target` chunks while they are shorter than MOST_CHUNK, else one for each MOST_CHUNK tokens.
-  int longest = ceil_div(a.batch.max_len, MOST_CHUNK);
-  size.plan.chunks = longest > size.plan.cut.target ? longest : size.plan.cut.target;
+  size.plan.cut = Cut{target, LEAST_CHUNK, MOST_CHUNK_LOG};
+  size.plan.chunks = most_chunks(size.plan.cut, a.batch.max_len);
   size.plan.shift = log2_of(a.kv.page_size);
   long long parts = static_cast<long long>(a.batch.seqs) * a.heads * size.plan.chunks;
   char *at = static_cast<char *>(a.scratch);

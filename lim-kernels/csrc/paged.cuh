@@ -12,18 +12,32 @@ namespace lim {
 
 constexpr int TILE = 16;  // tokens a warp takes at a time: the rows of one matrix product
 
-// How long chunks are; made on the host from capacities.
+// How long chunks are; made on the host from capacities. A lane is cut into `target` chunks or, where these would be too
+// long, twice as many, three times, ...: so units of sequences alike fill whole rounds of the blocks, and no chunk is left
+// with the few tokens that are too many.
 struct Cut {
-  int target;  // chunks a lane is cut into
-  int least;   // tokens of a chunk at least
-  int most;    // and at most; both multiples of TILE
+  int target;
+  int least;     // tokens of a chunk at least, a multiple of TILE
+  int most_log;  // log2 of the tokens of a chunk at most; an eighth more is let pass
 };
 
 __host__ __device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+// `target` times this many chunks, each of `each` tokens before it.
+__host__ __device__ inline int chunk_factor(Cut cut, int each) {
+  int factor = (each - 1 + (7 << cut.most_log >> 3)) >> cut.most_log;
+  return factor < 1 ? 1 : factor;
+}
+
 __host__ __device__ inline int chunk_tokens(Cut cut, int tokens) {
-  int c = ceil_div(ceil_div(tokens, cut.target), TILE) * TILE;
-  return c < cut.least ? cut.least : c > cut.most ? cut.most : c;
+  int each = ceil_div(tokens, cut.target), factor = chunk_factor(cut, each);
+  int c = ceil_div(factor == 1 ? each : ceil_div(each, factor), TILE) * TILE;
+  return c < cut.least ? cut.least : c;
+}
+
+// Most chunks of a lane of up to `tokens` tokens.
+inline int most_chunks(Cut cut, int tokens) {
+  return cut.target * chunk_factor(cut, ceil_div(tokens, cut.target));
 }
 
 struct Unit {

@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(SCORE_WARPS *WARP)
 
 template <class T, int D> lim_i32 score_group(const Machine &m, const lim_score_args &a, void *stream) {
   int blocks = m.sms * SCORE_BLOCKS, lanes = a.batch.seqs * a.kv.kv_heads;
-  Cut cut = {lanes < blocks ? blocks / lanes : 1, SCORE_WARPS * TILE, 4096};
+  Cut cut = {lanes < blocks ? blocks / lanes : 1, SCORE_WARPS * TILE, 12};
   auto run = [&](auto kernel, int shared) {
     return launch(m, kernel, dim3(blocks), SCORE_WARPS * WARP, shared, stream, a, cut, log2_of(a.kv.page_size));
   };
