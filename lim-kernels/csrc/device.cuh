@@ -190,7 +190,13 @@ template <class... P, class... A>
 inline lim_i32 launch_clusters(const Machine &m, int cluster, void (*kernel)(P...), dim3 grid, int threads,
                                size_t shared, void *stream, const A &...args) {
   if (shared > 24 * 1024) {  // without this, 48 KiB together with the kernel's static shared memory
-    cudaError_t e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+    // All that a block may have, not what this launch needs: the limit is the kernel's, and its launches of another size, by
+    // other threads or in graphs that a profiler takes apart, must stay within it.
+    cudaFuncAttributes held = {};
+    cudaError_t e = cudaFuncGetAttributes(&held, kernel);
+    const int most = m.shared - static_cast<int>(held.sharedSizeBytes);
+    if (e == cudaSuccess && held.maxDynamicSharedSizeBytes != most)
+      e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
     if (e != cudaSuccess) return e;
   }
   // One split of L1 and shared memory for all kernels: a change of it drains the multiprocessor, which cost about 5 us at
