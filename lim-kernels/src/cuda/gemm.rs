@@ -5,7 +5,9 @@ use std::ffi::c_void;
 use std::mem::size_of_val;
 
 use cudarc::cublaslt::{result, sys};
+use cudarc::driver::sys::CUstreamCaptureStatus;
 
+use super::graph::outside_captures;
 use super::{Buffer, Cuda};
 use crate::{DType, Error, Result};
 
@@ -63,8 +65,8 @@ impl Drop for Plan {
 impl Drop for Gemm {
     fn drop(&mut self) {
         self.plans.clear();
-        // SAFETY: made by `open`; the plans that refer to it are gone.
-        _ = unsafe { result::destroy_handle(self.handle) };
+        // SAFETY: made by `open_gemm`; the plans that refer to it are gone.
+        _ = outside_captures(|| unsafe { result::destroy_handle(self.handle) });
     }
 }
 
@@ -96,8 +98,12 @@ impl Cuda {
                 "libcublasLt was not found; prefill and steps of more than 8 sequences need it".into();
             return Err(Error::Device { device: self.name(), reason });
         }
-        let handle = result::create_handle()
-            .map_err(|e| Error::Device { device: self.name(), reason: format!("cublasLt: {e}") })?;
+        let failed = |reason: String| Error::Device { device: self.name(), reason };
+        let status = self.stream().capture_status().map_err(|e| self.driver_error(e))?;
+        if status != CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+            return Err(failed("the first large product is in a capture: run the step once before".into()));
+        }
+        let handle = outside_captures(result::create_handle).map_err(|e| failed(format!("cublasLt: {e}")))?;
         let workspace = self.zeros(WORKSPACE, "cublasLt's workspace")?;
         Ok(Gemm { handle, workspace, plans: HashMap::new() })
     }

@@ -1,12 +1,24 @@
 //! A step captured once and replayed, and device time.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use cudarc::driver::{CudaGraph, CudaStream, sys};
 
 use super::Cuda;
 use crate::{Error, Result};
+
+/// Held by every capture of this process. A capture notes what its own thread asks for, but any thread that waits for the whole
+/// device ends it (CUDA error 901), which cublasLt's manual says of dropping a handle. Making one is kept apart too.
+static CAPTURES: RwLock<()> = RwLock::new(());
+
+/// Does something that would end the captures of other threads, when there are none.
+///
+/// Within a capture of the same thread it would wait for ever.
+pub(super) fn outside_captures<T>(work: impl FnOnce() -> T) -> T {
+    let _alone = CAPTURES.write().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
 
 /// A recorded sequence of kernels. It reads and writes the buffers that it was recorded with, which must outlive it.
 pub struct Graph {
@@ -32,6 +44,7 @@ impl Cuda {
         &mut self,
         step: impl FnOnce(&mut Cuda) -> Result<(), E>,
     ) -> Result<Graph, E> {
+        let _among_others = CAPTURES.read().unwrap_or_else(PoisonError::into_inner);
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream().begin_capture(mode).map_err(|e| self.driver_error(e))?;
         let recorded = step(self);

@@ -2,6 +2,8 @@
 
 mod append;
 mod attend;
+#[cfg(feature = "cuda")]
+mod captures;
 mod errors;
 mod feed_forward;
 mod fixture;
