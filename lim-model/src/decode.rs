@@ -18,6 +18,11 @@ impl<B: Backend> Engine<B> {
         if !self.running.is_empty() {
             self.issue()?;
         }
+        self.read_behind()
+    }
+
+    /// Reads the tokens that the backend's lag does not leave under way.
+    pub(crate) fn read_behind(&mut self) -> Result<()> {
         while self.unread > self.backend.lag() {
             self.take()?;
         }
@@ -101,7 +106,8 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Reads the tokens of the oldest unread step. Sequences that the caller has ended since are passed over.
+    /// Reads the tokens of the oldest unread step: of all running sequences, or the first of those that started last.
+    /// Sequences that the caller has ended since are passed over.
     fn take(&mut self) -> Result<()> {
         let rows = self.placed.len();
         self.unread -= 1;
@@ -112,8 +118,10 @@ impl<B: Backend> Engine<B> {
         }
         let mut at = 0;
         for row in 0..rows {
-            let running = self.running.get_mut(at).filter(|r| r.seq.id == self.placed[row]);
-            let Some(Running { seq, cached, .. }) = running else { continue };
+            let placed = self.running[at..].iter().position(|r| r.seq.id == self.placed[row]);
+            let Some(offset) = placed else { continue };
+            at += offset;
+            let Running { seq, cached, .. } = &mut self.running[at];
             let sampled = self.sampled[row];
             at += 1;
             if *cached - self.unread < seq.len() {

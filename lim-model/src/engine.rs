@@ -116,6 +116,13 @@ pub struct Totals {
     pub decode_s: f64,
 }
 
+impl Totals {
+    /// Of prompts or of decode steps.
+    pub(crate) fn seconds(&mut self, prompts: bool) -> &mut f64 {
+        if prompts { &mut self.prefill_s } else { &mut self.decode_s }
+    }
+}
+
 /// A model with its cache, and the sequences that run on it.
 ///
 /// [`Engine::step`] either prefills a chunk of one waiting prompt or decodes one token of every running sequence. A
@@ -143,9 +150,9 @@ pub struct Engine<B: Backend> {
     /// Forced tokens of a step, by place.
     pub(crate) forced: Vec<Option<u32>>,
     pub(crate) sampled: Vec<Sampled>,
-    /// The sequences of the last decode step, by place.
+    /// The sequences of the last decode step or first draw, by place.
     pub(crate) placed: Vec<SeqId>,
-    /// Decode steps whose tokens have not been read.
+    /// Decode steps whose tokens have not been read; 1 where a first draw has not been.
     pub(crate) unread: usize,
     pub(crate) events: Vec<Event>,
     /// The events have been returned.

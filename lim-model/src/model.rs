@@ -209,13 +209,27 @@ impl<B: Backend> Model<B> {
         out: &mut [Sampled],
         workspace: &mut Workspace<B>,
     ) -> Result<()> {
+        self.draw(backend, rows, draws, workspace)?;
+        Ok(backend.read_draws(&mut workspace.draws, out)?)
+    }
+
+    /// Computes the logits of `rows` of the last step and draws a token for each, to be read by [`Backend::read_draws`].
+    ///
+    /// # Errors
+    /// As [`Model::sample`].
+    pub(crate) fn draw(
+        &self,
+        backend: &mut B,
+        rows: &[u32],
+        draws: &[Draw<'_>],
+        workspace: &mut Workspace<B>,
+    ) -> Result<()> {
         self.logits(backend, rows, workspace)?;
         let Workspace { logits, draws: places, continues, .. } = workspace;
         *continues = false;
         backend.start_draws(draws, places)?;
         backend.sample(Sample { logits, draws: places, next: None })?;
-        backend.post_draws(places)?;
-        Ok(backend.read_draws(places, out)?)
+        Ok(backend.post_draws(places)?)
     }
 
     /// Runs a decode step that is uploaded, to the draw of what its rows continue with: nothing but kernels, which a

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use lim_kernels::{Backend, Draw, Sampled};
+use lim_kernels::{Backend, Draw};
 
-use crate::Result;
 use crate::engine::{Engine, Event};
 use crate::sequence::{Group, Running};
+use crate::{Result, SeqId};
 
 /// Rows below which backends take another path through their matrix products (up to 8 rows on the CPU, up to 16 on GPUs)
 /// with other roundings. A prompt is cut so that no part of it is so short, unless all of it is: on the CPU its bits then
@@ -22,28 +22,34 @@ fn chunk_end(done: usize, total: usize, rows: usize) -> usize {
 
 impl<B: Backend> Engine<B> {
     /// Prefills a chunk of the oldest waiting prompt where there is room for it, otherwise decodes one token of every
-    /// running sequence. Does nothing when idle. A decode step allocates nothing. On a device of its own the events of
-    /// a decode step come with the call after it.
+    /// running sequence. Does nothing when idle. A decode step allocates nothing. On a device of its own the tokens of
+    /// a step, and what follows from them, come with the call after it.
     ///
     /// # Errors
     /// When the backend fails; the engine's sequences are then in no defined state, their pages still accounted for.
     pub fn step(&mut self) -> Result<&[Event]> {
         self.forget_delivered();
         self.admit()?;
-        let prefills = self.waiting.front().is_some_and(|group| group.table.is_some());
-        if !self.running.is_empty() {
-            let begun = Instant::now();
-            if prefills {
-                self.settle()?
-            } else {
-                self.decode()?
+        let mut lap = Lap(Instant::now());
+        // A decode step whose tokens are unread has left the workspace as it was; the first draw after a prompt has not.
+        let prompts_draw = self.unread > 0 && !self.workspace.continues;
+        if self.waiting.front().is_some_and(|group| group.table.is_some()) {
+            // What is under way is read while the device computes the chunk.
+            let chunk = self.prefill()?;
+            self.totals.prefill_s += lap.seconds();
+            self.settle()?;
+            *self.totals.seconds(prompts_draw) += lap.seconds();
+            if let Some(chunk) = chunk {
+                self.close(chunk)?;
             }
-            self.totals.decode_s += begun.elapsed().as_secs_f64();
-        }
-        if prefills {
-            let begun = Instant::now();
-            self.prefill()?;
-            self.totals.prefill_s += begun.elapsed().as_secs_f64();
+            self.totals.prefill_s += lap.seconds();
+        } else if !self.running.is_empty() {
+            if prompts_draw {
+                self.settle()?;
+                self.totals.prefill_s += lap.seconds();
+            }
+            self.decode()?;
+            self.totals.decode_s += lap.seconds();
         }
         self.delivered = true;
         Ok(&self.events)
@@ -86,32 +92,39 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    fn prefill(&mut self) -> Result<()> {
-        let Some(Group { members, table: Some(table) }) = self.waiting.front_mut() else { return Ok(()) };
-        let Some(first) = members.first() else { return Ok(()) };
+    /// Issues a chunk of the first waiting prompt.
+    fn prefill(&mut self) -> Result<Option<Chunk>> {
+        let Some(Group { members, table: Some(table) }) = self.waiting.front_mut() else { return Ok(None) };
+        let Some(first) = members.first() else { return Ok(None) };
         let (id, prompt, random) = (first.id, &first.shared.prompt, first.shared.random_prefix);
-        let (done, total) = (table.len(), prompt.len());
-        if done < random {
+        let (begin, total) = (table.len(), prompt.len());
+        if begin < random {
             return self.fill_random();
         }
-        let end = chunk_end(done, total, self.options.capacity.rows);
-        self.prompts.reserve(&mut self.cache, &mut self.backend, table, end)?;
+        let done = chunk_end(begin, total, self.options.capacity.rows);
+        self.prompts.reserve(&mut self.cache, &mut self.backend, table, done)?;
         self.step.clear();
-        self.step.push(&prompt[done..end], end, table.pages())?;
+        self.step.push(&prompt[begin..done], done, table.pages())?;
         self.forward_prefill()?;
-        self.totals.prefill_tokens += (end - done) as u64;
-        self.events.push(Event::Prefill { id, done: end, total });
-        if end == total { self.start(end - done - 1) } else { Ok(()) }
+        self.totals.prefill_tokens += (done - begin) as u64;
+        Ok(Some(Chunk { id, begin, done, total }))
+    }
+
+    /// Reports a chunk, and starts the sequences of a prompt that is cached then.
+    fn close(&mut self, Chunk { id, begin, done, total }: Chunk) -> Result<()> {
+        self.events.push(Event::Prefill { id, done, total });
+        if done == total { self.start(done - begin - 1) } else { Ok(()) }
     }
 
     /// Caches all random tokens of the first waiting prompt; every chunk gets the same values.
-    fn fill_random(&mut self) -> Result<()> {
-        let Some(Group { members, table: Some(table) }) = self.waiting.front_mut() else { return Ok(()) };
-        let Some(first) = members.first() else { return Ok(()) };
-        let (prompt, random) = (&first.shared.prompt, first.shared.random_prefix);
+    fn fill_random(&mut self) -> Result<Option<Chunk>> {
+        let Some(Group { members, table: Some(table) }) = self.waiting.front_mut() else { return Ok(None) };
+        let Some(first) = members.first() else { return Ok(None) };
+        let (id, prompt, random) = (first.id, &first.shared.prompt, first.shared.random_prefix);
         let Engine { backend, model, step, cache, prompts, workspace, options, .. } = self;
-        let rows = options.capacity.rows.min(random - table.len());
-        model.draw_random(backend, rows, workspace, first.id.0)?;
+        let begin = table.len();
+        let rows = options.capacity.rows.min(random - begin);
+        model.draw_random(backend, rows, workspace, id.0)?;
         while table.len() < random {
             let (done, end) = (table.len(), random.min(table.len() + rows));
             prompts.reserve(cache, backend, table, end)?;
@@ -119,45 +132,56 @@ impl<B: Backend> Engine<B> {
             step.push(&prompt[done..end], end, table.pages())?;
             model.fill_random(backend, step, cache, workspace)?;
         }
-        self.events.push(Event::Prefill { id: first.id, done: random, total: prompt.len() });
-        Ok(())
+        Ok(Some(Chunk { id, begin, done: random, total: prompt.len() }))
     }
 
-    /// Turns the first waiting group, whose prompt is cached, into running sequences. `row`: the last token's row.
+    /// Turns the first waiting group, whose prompt is cached, into running sequences, and draws their first tokens. `row`:
+    /// the last token's row.
     fn start(&mut self, row: usize) -> Result<()> {
         let Some(Group { members, table: Some(table) }) = self.waiting.pop_front() else { return Ok(()) };
-        if let Some(first) = members.first()
-            && first.shared.random_prefix == 0
-            && self.prefill_rope.is_none()
-            && first.shared.prompt.len() >= FEW_ROWS
-        {
+        let Some(first) = members.first() else { return Ok(()) };
+        let plain = first.shared.random_prefix == 0 && self.prefill_rope.is_none();
+        if plain && first.shared.prompt.len() >= FEW_ROWS {
             self.prompts.keep(&mut self.cache, &first.shared, &table)?;
         }
         let mut tables = vec![table];
         for _ in 1..members.len() {
             tables.push(self.cache.fork(&tables[0])?);
         }
-        let known = members.first().is_some_and(|seq| !seq.generated.is_empty());
-        let mut sampled = vec![Sampled { token: 0, logprob: 0.0 }; members.len()];
-        if !known {
+        // The tokens of a sequence that is recomputed are known.
+        if first.generated.is_empty() {
             let rows = vec![row as u32; members.len()];
             let draws: Vec<Draw<'_>> = members.iter().map(|seq| seq.draw(seq.shared.prompt.len())).collect();
-            self.model.sample(&mut self.backend, &rows, &draws, &mut sampled, &mut self.workspace)?;
+            self.model.draw(&mut self.backend, &rows, &draws, &mut self.workspace)?;
+            self.placed.clear();
+            self.placed.extend(members.iter().map(|seq| seq.id));
+            self.unread = 1;
         }
-        for ((mut seq, mut table), sampled) in members.into_iter().zip(tables).zip(sampled) {
-            if !known {
-                self.events.push(Event::Token { id: seq.id, sampled });
-                if let Some(reason) = seq.push(sampled.token) {
-                    self.events.push(Event::Finished { id: seq.id, reason });
-                    self.cache.release(table)?;
-                    continue;
-                }
-            }
+        for (seq, mut table) in members.into_iter().zip(tables) {
             table.make_room(self.options.page_size.pages_for(self.max_len()));
             let cached = table.len();
             self.running.push(Running { seq, table, cached });
         }
-        Ok(())
+        self.read_behind()
+    }
+}
+
+/// Prompt tokens `begin..done` of `total`, under way.
+struct Chunk {
+    /// The request's first sample.
+    id: SeqId,
+    begin: usize,
+    done: usize,
+    total: usize,
+}
+
+/// Time since the last look at it.
+struct Lap(Instant);
+
+impl Lap {
+    fn seconds(&mut self) -> f64 {
+        let now = Instant::now();
+        now.duration_since(std::mem::replace(&mut self.0, now)).as_secs_f64()
     }
 }
 

@@ -113,6 +113,49 @@ fn a_caller_may_end_what_is_under_way() {
     assert_eq!(run(&mut engine, &ids).0[0], outcome);
 }
 
+/// The step that ends a prompt does not wait for its first token, which comes with the next; until then the sequence may be
+/// ended, and others may start or decode.
+#[test]
+fn a_first_token_is_not_waited_for() {
+    for end_it in [false, true] {
+        let mut engine = ahead(Policy::Lim, tiny::options());
+        let requests = [greedy(30, 2, 40), Request { samples: 2, ..random(20, 1, 30) }, random(45, 3, 1)];
+        let ids: Vec<_> = requests.iter().flat_map(|r| engine.add(r.clone()).unwrap()).collect();
+        let mut outcomes = vec![Outcome::default(); ids.len()];
+        let mut cached = Vec::new();
+        while !engine.is_idle() {
+            let begun = cached.len();
+            for event in engine.step().unwrap().to_vec() {
+                match event {
+                    Event::Prefill { id, done, total } if done == total => cached.push(id),
+                    Event::Token { id, sampled } => {
+                        assert!(
+                            !cached[begun..].contains(&id),
+                            "the prompt's own step tells its first token"
+                        );
+                        outcomes[ids.iter().position(|&other| other == id).unwrap()].push(sampled);
+                    }
+                    Event::Finished { id, reason } => {
+                        outcomes[ids.iter().position(|&other| other == id).unwrap()].reason = Some(reason);
+                    }
+                    _ => {}
+                }
+            }
+            if end_it && cached[begun..].contains(&ids[1]) {
+                assert!(engine.finish(ids[1]).unwrap());
+            }
+        }
+        let mut expected: Vec<_> =
+            requests.iter().flat_map(|r| tiny::alone(attention(Policy::Lim, BUDGET), r.clone())).collect();
+        if end_it {
+            expected[1] = Outcome::default();
+        }
+        assert_eq!(outcomes, expected);
+        engine.forget_prompts().unwrap();
+        assert_eq!((engine.cache().used_pages(), engine.cache().live_tables()), (0, 0));
+    }
+}
+
 #[test]
 fn scores_are_the_same_beside_running_sequences() {
     for policy in [Policy::Full, Policy::Lim] {
