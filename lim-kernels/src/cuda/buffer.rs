@@ -113,6 +113,6 @@ impl Cuda {
     }
 }
 
-fn past_end(op: &'static str, end: usize, len: usize) -> Error {
+pub(super) fn past_end(op: &'static str, end: usize, len: usize) -> Error {
     Error::Range { op, what: "end", got: end as u64, must: format!("at most the buffer's length, {len}") }
 }
