@@ -5,6 +5,7 @@
 models/NAME/   config.json, weights, and expected.json:
                  prefill   {ids, positions, logits}: logits of those positions after a forward pass over all ids
                  generate  {prompt, new, last_logits}: greedy tokens with a KV cache, and the logits of the last one
+sixteen_bits.json  by sixteen_bits.py, to be run anew for a model that is made anew
 rope.json      inverse frequencies, cosines and sines of published models' rotary settings
 
 Everything is computed in float32, bf16 and f16 weights included. Made on a CPU with transformers 5.23 and torch 2.7, or

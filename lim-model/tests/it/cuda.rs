@@ -11,7 +11,9 @@ use lim_select::{Policy, Role};
 use crate::crowd::all_finish_as_if_alone;
 use crate::eager::engine_equals_plain_calls;
 use crate::goldens;
-use crate::hf::{Decoded, NEW, decode, engine_answers_like_hf, prefill_distance};
+use crate::hf::{
+    Decoded, NEW, decode, decode_logits, engine_answers_like_hf, prefill_distance, prefill_logits,
+};
 use crate::tiny::{self, engine_on, greedy, options, run};
 
 /// Golden models with head sizes that the kernels do not know; all others run.
@@ -37,21 +39,57 @@ fn float32_answers_like_hf() {
     }
 }
 
-/// Logits go up to 5. In bf16 (8 bits of mantissa in weights, activations and cached tokens) they may be off by 0.3, in f16
-/// (11 bits) by an eighth of that. Where another token is better than HF's, it is so within what two logits may be off.
-/// That nothing but rounding is behind it is what the float32 test shows. All goldens are measured before any is judged.
+/// How far some logits are from what they should be: the largest distance, and the root of the mean square.
+#[derive(Clone, Copy)]
+struct Off {
+    max: f32,
+    rms: f32,
+}
+
+impl Off {
+    fn between(ours: &[f32], exact: &[f32]) -> Self {
+        let squares = ours.iter().zip(exact).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        Off { max: goldens::distance(ours, exact), rms: (squares / ours.len() as f64).sqrt() as f32 }
+    }
+
+    /// Of transformers' own 16-bit run from its float32 run, as `tests/goldens/sixteen_bits.py` has measured it.
+    fn of_hf(name: &str, dtype: DType, part: &str) -> Self {
+        let measured = &goldens::json("sixteen_bits.json")["models"][name][dtype.name()][part];
+        let number =
+            |key| measured[key].as_f64().unwrap_or_else(|| panic!("{name}, {dtype}, {part}: no {key}"));
+        Off { max: number("max") as f32, rms: number("rms") as f32 }
+    }
+}
+
+impl std::fmt::Display for Off {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.4} (rms {:.4})", self.max, self.rms)
+    }
+}
+
+/// 16-bit logits are off by what those of transformers in 16 bits are off by. The two round the same numbers to the same type,
+/// transformers at more places (residual stream, rotary factors and logits are float32 here), so the mean is below its in
+/// every golden (0.4 to 1.0 times, H200). It may be a quarter above, since roundings fall otherwise with every kernel; the
+/// largest of a thousand distances, which is more a matter of luck, up to twice. A wrong rounding or a lost term shows in
+/// the mean. Every step of a decode is compared with the CPU's float32, which equals HF's to 5e-5. All goldens are measured
+/// before any is judged.
 #[test]
 fn sixteen_bits_are_near_hf() {
     let mut far = Vec::new();
-    for (dtype, tolerance) in [(DType::BF16, 0.3), (DType::F16, 0.3 / 8.0)] {
+    for dtype in [DType::BF16, DType::F16] {
         for name in models() {
-            let prefill = prefill_distance(gpu(dtype), name, Some(dtype));
-            let decoded = decode(gpu(dtype), name, Some(dtype));
-            let said = format!("{name} in {dtype}: prefill off by {prefill}, {decoded:?}");
-            eprintln!("{said}");
-            let Decoded { distance, regret, .. } = decoded;
-            if !(prefill < tolerance && distance < tolerance && regret < 2.0 * tolerance) {
-                far.push(said);
+            let [ours, exact] = prefill_logits(gpu(dtype), name, Some(dtype));
+            let prefill = Off::between(&ours, &exact);
+            let ours = decode_logits(gpu(dtype), name, Some(dtype)).concat();
+            let exact = decode_logits(Cpu::new(Some(2)).unwrap(), name, Some(DType::F32)).concat();
+            let decode = Off::between(&ours, &exact);
+            for (part, ours) in [("prefill", prefill), ("decode", decode)] {
+                let hf = Off::of_hf(name, dtype, part);
+                let said = format!("{name} in {dtype}: {part} off by {ours}, HF's by {hf}");
+                eprintln!("{said}");
+                if !(ours.rms <= 1.25 * hf.rms && ours.max <= 2.0 * hf.max) {
+                    far.push(said);
+                }
             }
         }
     }

@@ -23,6 +23,8 @@ fn full_attention<B: Backend>(model: &Model<B>) -> Attention {
 fn load<B: Backend>(backend: &mut B, name: &str, convert: Option<DType>, positions: usize) -> Model<B> {
     let dir = ModelDir::open(goldens::path("models").join(name)).unwrap();
     let config = dir.config().unwrap();
+    // To f16, whose range is small, no checkpoint is converted; a GPU of that type does it as it takes the weights.
+    let convert = convert.filter(|&to| to != DType::F16);
     let weights = dir.checkpoint().unwrap().weights(&config, convert).unwrap();
     Model::load(backend, config, &weights, positions, |_| {}).unwrap()
 }
@@ -106,12 +108,17 @@ fn best(logits: &[f32]) -> u32 {
 
 /// The largest distance of a prefill's logits from HF's.
 pub(crate) fn prefill_distance<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> f32 {
+    let [ours, hf] = prefill_logits(backend, name, dtype);
+    goldens::distance(&ours, &hf)
+}
+
+/// A prefill's logits at the golden's positions, and HF's.
+pub(crate) fn prefill_logits<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> [Vec<f32>; 2] {
     let prefill = &expected(name)["prefill"];
     let (prompt, positions) = (ids(&prefill["ids"]), ids(&prefill["positions"]));
     let mut run = Run::new(backend, name, dtype, prompt.len(), positions.len());
     let logits = run.feed(&prompt, Phase::Prefill, &positions);
-    let rows = prefill["logits"].as_array().unwrap().iter().flat_map(goldens::floats);
-    goldens::distance(&logits, &rows.collect::<Vec<f32>>())
+    [logits, prefill["logits"].as_array().unwrap().iter().flat_map(goldens::floats).collect()]
 }
 
 /// What a backend says to a model that it has no kernels for.
@@ -134,20 +141,26 @@ pub(crate) struct Decoded {
 
 pub(crate) fn decode<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> Decoded {
     let generate = &expected(name)["generate"];
+    let steps = decode_logits(backend, name, dtype);
+    let (mut same, mut regret) = (0, 0f32);
+    for (logits, token) in steps.iter().zip(ids(&generate["new"])) {
+        let best = best(logits);
+        same += usize::from(best == token);
+        regret = regret.max(logits[best as usize] - logits[token as usize]);
+    }
+    let last = steps.last().expect("a golden generates tokens");
+    let distance = goldens::distance(last, &goldens::floats(&generate["last_logits"]));
+    Decoded { distance, same, regret }
+}
+
+/// The logits that each of HF's tokens is the best of there, when those before it are fed one by one.
+pub(crate) fn decode_logits<B: Backend>(backend: B, name: &str, dtype: Option<DType>) -> Vec<Vec<f32>> {
+    let generate = &expected(name)["generate"];
     let (prompt, new) = (ids(&generate["prompt"]), ids(&generate["new"]));
     let mut run = Run::new(backend, name, dtype, prompt.len() + new.len(), 1);
-    let mut logits = run.feed(&prompt, Phase::Prefill, &[prompt.len() as u32 - 1]);
-    let (mut same, mut regret) = (0, 0f32);
-    for (i, token) in new.iter().enumerate() {
-        let best = best(&logits);
-        same += usize::from(best == *token);
-        regret = regret.max(logits[best as usize] - logits[*token as usize]);
-        if i + 1 < new.len() {
-            logits = run.feed(&[*token], Phase::Decode, &[0]);
-        }
-    }
-    let distance = goldens::distance(&logits, &goldens::floats(&generate["last_logits"]));
-    Decoded { distance, same, regret }
+    let mut steps = vec![run.feed(&prompt, Phase::Prefill, &[prompt.len() as u32 - 1])];
+    steps.extend(new[..new.len() - 1].iter().map(|token| run.feed(&[*token], Phase::Decode, &[0])));
+    steps
 }
 
 /// Generates by an engine that prefills in three chunks.
