@@ -19,6 +19,20 @@ template <class T, int D> struct HeadRow {
   static constexpr int HALF = D / 2, PART = (HALF + WARP - 1) / WARP;
   float lo[PART], hi[PART];  // dims i = lane + 32 x and i + D / 2
 
+  // What a row's dims are multiplied by: the norm's weights, and the rotation of its position.
+  struct Factors {
+    float lo[PART], hi[PART], cos[PART], sin[PART];
+    __device__ Factors(const lim_append_args &a, const float *norm, int pos) {
+      const long long at = pos * static_cast<long long>(HALF);
+#pragma unroll
+      for (int x = 0; x < PART; x++) {
+        if (!holds(x)) continue;
+        lo[x] = norm ? norm[dim(x)] : 0, hi[x] = norm ? norm[dim(x) + HALF] : 0;
+        cos[x] = a.cos[at + dim(x)], sin[x] = a.sin[at + dim(x)];
+      }
+    }
+  };
+
   __device__ static bool holds(int x) { return HALF % WARP == 0 || threadIdx.x % WARP + x * WARP < HALF; }
   __device__ static int dim(int x) { return threadIdx.x % WARP + x * WARP; }
 
@@ -29,7 +43,7 @@ template <class T, int D> struct HeadRow {
       hi[x] = holds(x) ? to_float(from[dim(x) + HALF]) : 0;
     }
   }
-  __device__ void norm(const float *weight, float eps) {
+  __device__ void norm(const Factors &f, float eps) {
     float sum = 0;
 #pragma unroll
     for (int x = 0; x < PART; x++) sum += lo[x] * lo[x] + hi[x] * hi[x];
@@ -37,13 +51,13 @@ template <class T, int D> struct HeadRow {
     float scale = rsqrtf(sum / D + eps);
 #pragma unroll
     for (int x = 0; x < PART; x++)
-      if (holds(x)) lo[x] *= scale * weight[dim(x)], hi[x] *= scale * weight[dim(x) + HALF];
+      if (holds(x)) lo[x] *= scale * f.lo[x], hi[x] *= scale * f.hi[x];
   }
-  __device__ void rotate(const float *cos, const float *sin) {
+  __device__ void rotate(const Factors &f) {
 #pragma unroll
     for (int x = 0; x < PART; x++)
       if (holds(x)) {
-        float c = cos[dim(x)], s = sin[dim(x)], a = lo[x], b = hi[x];
+        float c = f.cos[x], s = f.sin[x], a = lo[x], b = hi[x];
         lo[x] = a * c - b * s, hi[x] = b * c + a * s;
       }
   }
@@ -58,12 +72,14 @@ template <class T, int D> struct HeadRow {
   }
 };
 
-template <class T, int D> __device__ inline HeadRow<T, D> key_of(const lim_append_args &a, int row, int kv_head) {
+template <class T, int D>
+__device__ inline HeadRow<T, D> key_of(const lim_append_args &a, int row, int kv_head,
+                                       const typename HeadRow<T, D>::Factors &f) {
   HeadRow<T, D> k;
-  long long width = (a.heads + 2 * a.kv.kv_heads) * D, at = a.batch.pos[row] * static_cast<long long>(D / 2);
+  long long width = (a.heads + 2 * a.kv.kv_heads) * D;
   k.load(static_cast<const T *>(a.qkv) + row * width + (a.heads + kv_head) * D);
-  if (a.k_norm) k.norm(a.k_norm, a.eps);
-  k.rotate(a.cos + at, a.sin + at);
+  if (a.k_norm) k.norm(f, a.eps);
+  k.rotate(f);
   return k;
 }
 
@@ -89,7 +105,7 @@ __device__ inline void update_bounds(const lim_append_args &a, HeadRow<T, D> low
   }
   int end = min(a.batch.first[seq + 1], row + size - slot);
   for (int r = row + 1; r < end; r++) {
-    HeadRow<T, D> k = key_of<T, D>(a, r, kv_head);
+    HeadRow<T, D> k = key_of<T, D>(a, r, kv_head, {a, a.k_norm, a.batch.pos[r]});
     k.round();
     take(k);
   }
@@ -100,23 +116,27 @@ __device__ inline void update_bounds(const lim_append_args &a, HeadRow<T, D> low
 
 template <class T, int D>
 __global__ void __launch_bounds__(APPEND_WARPS *WARP) append_kernel(const __grid_constant__ lim_append_args a) {
-  await_dependencies();
-  allow_dependents();
+  // A decode step waits for this kernel: where the row goes and what it is multiplied by are there before the row is.
+  if (!a.early) await_dependencies();
   int row = blockIdx.x, head = blockIdx.y * APPEND_WARPS + threadIdx.x / WARP, kv_heads = a.kv.kv_heads;
   if (head >= a.heads + 2 * kv_heads) return;
-  int seq = a.batch.seq[row], pos = a.batch.pos[row];
-  if (a.batch.len[seq] == 0) return;
+  int seq = a.batch.seq[row], size = a.kv.page_size;
+  bool empty = a.batch.len[seq] == 0;
+  int pos = empty ? 0 : a.batch.pos[row];
+  int page = empty ? 0 : a.batch.table[static_cast<long long>(seq) * a.batch.table_stride + pos / size];
+  typename HeadRow<T, D>::Factors factors(a, head < a.heads ? a.q_norm : a.k_norm, pos);
+  await_dependencies();
+  allow_dependents();
+  if (empty) return;
   T *at = static_cast<T *>(a.qkv) + static_cast<long long>(row) * (a.heads + 2 * kv_heads) * D + head * D;
   if (head < a.heads) {
     HeadRow<T, D> q;
     q.load(at);
-    if (a.q_norm) q.norm(a.q_norm, a.eps);
-    q.rotate(a.cos + static_cast<long long>(pos) * (D / 2), a.sin + static_cast<long long>(pos) * (D / 2));
+    if (a.q_norm) q.norm(factors, a.eps);
+    q.rotate(factors);
     q.store(at);
     return;
   }
-  int size = a.kv.page_size;
-  int page = a.batch.table[static_cast<long long>(seq) * a.batch.table_stride + pos / size];
   T *first = static_cast<T *>(a.kv.pages) + static_cast<long long>(page) * 2 * size * kv_heads * D;
   T *keys = first + pos % size * kv_heads * D;
   int kv_head = (head - a.heads) % kv_heads;
@@ -126,7 +146,7 @@ __global__ void __launch_bounds__(APPEND_WARPS *WARP) append_kernel(const __grid
     v.store(keys + (static_cast<long long>(size) * kv_heads + kv_head) * D);
     return;
   }
-  HeadRow<T, D> k = key_of<T, D>(a, row, kv_head);
+  HeadRow<T, D> k = key_of<T, D>(a, row, kv_head, factors);
   k.store(keys + kv_head * D);
   bool leads = row == a.batch.first[seq] || pos % size == 0;
   if (a.kv.bounds && leads) update_bounds<T, D>(a, k, row, kv_head, seq, page, first);

@@ -223,6 +223,7 @@ typedef struct {
   const float *sin;    /* [positions][head_dim / 2] */
   lim_i32 positions;   /* >= batch.max_len */
   lim_i32 heads;
+  lim_i32 early;       /* 1: an earlier lim_append came after whatever wrote the batch; it can be read before the wait */
   float eps;           /* of the norms */
 } lim_append_args;
 

@@ -42,6 +42,7 @@ pub(super) fn append(cuda: &mut Cuda, op: Append<'_, Cuda>) -> Result<()> {
         sin: rope.sin.ptr(),
         positions: int(rope.positions),
         heads: int(heads.query()),
+        early: i32::from(cuda.batch_is_settled()),
         eps,
     };
     let stream = cuda.launch_stream()?;

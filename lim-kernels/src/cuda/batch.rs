@@ -141,6 +141,7 @@ impl Cuda {
 
     pub(super) fn upload_step(&mut self, step: &Step, batch: &mut CudaBatch) -> Result<()> {
         check(step, batch)?;
+        self.note_batch_written();
         if step.continues() {
             // Tokens, positions and lengths are where the draw has left them.
             expect_next(step, batch)?;

@@ -30,6 +30,8 @@ pub struct Cuda {
     attend_scratch: Option<Buffer<u8>>,
     /// Whether the last kernel launched is append's.
     appended: Cell<bool>,
+    /// Whether append's kernel has been launched since anything wrote to a batch.
+    settled: Cell<bool>,
     /// Scratch that was outgrown: captured graphs may still write to it.
     outgrown: Vec<Buffer<u8>>,
 }
@@ -74,6 +76,7 @@ impl Cuda {
             scratch: None,
             attend_scratch: None,
             appended: Cell::new(false),
+            settled: Cell::new(false),
             outgrown: Vec::new(),
         })
     }
@@ -134,6 +137,18 @@ impl Cuda {
     /// Notes that the kernel just launched is append's.
     pub(super) fn note_append(&self) {
         self.appended.set(true);
+        self.settled.set(true);
+    }
+
+    /// Notes that a batch is written to by what is launched now.
+    pub(super) fn note_batch_written(&self) {
+        self.settled.set(false);
+    }
+
+    /// Whether a kernel launched now finds its batch complete however early it starts: append's kernels wait for all before
+    /// them, and only then let another start.
+    pub(super) fn batch_is_settled(&self) -> bool {
+        self.settled.get()
     }
 
     /// Whether append's kernel is the last one launched.

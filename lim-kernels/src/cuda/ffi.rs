@@ -433,6 +433,8 @@ pub struct lim_append_args {
     #[doc = " >= batch.max_len"]
     pub positions: lim_i32,
     pub heads: lim_i32,
+    #[doc = " 1: an earlier lim_append came after whatever wrote the batch; it can be read before the wait"]
+    pub early: lim_i32,
     #[doc = " of the norms"]
     pub eps: f32,
 }
@@ -450,7 +452,8 @@ const _: () = {
     ["Offset of field: lim_append_args::positions"]
         [::core::mem::offset_of!(lim_append_args, positions) - 144usize];
     ["Offset of field: lim_append_args::heads"][::core::mem::offset_of!(lim_append_args, heads) - 148usize];
-    ["Offset of field: lim_append_args::eps"][::core::mem::offset_of!(lim_append_args, eps) - 152usize];
+    ["Offset of field: lim_append_args::early"][::core::mem::offset_of!(lim_append_args, early) - 152usize];
+    ["Offset of field: lim_append_args::eps"][::core::mem::offset_of!(lim_append_args, eps) - 156usize];
 };
 #[doc = " One decode step's attention, dense or over a selection; see attend.cu."]
 #[repr(C)]

@@ -26,6 +26,7 @@ pub(super) fn sample(cuda: &mut Cuda, op: Sample<'_, Cuda>) -> Result<()> {
     args.rows = rows as i32;
     if let Some(batch) = next {
         batch.expect_decode(OP)?;
+        cuda.note_batch_written();
         [args.next_token, args.next_pos, args.next_len] = batch.next();
     }
     // SAFETY: computes a size from a number.
