@@ -316,7 +316,9 @@ static lim_i32 launch_stream(const Machine &m, const lim_linear_args &a, void *s
 
 template <typename T, bool SWIGLU>
 static lim_i32 launch_rows(const Machine &m, const lim_linear_args &a, void *stream) {
-  return a.rows > 8 ? launch_stream<T, 2, SWIGLU>(m, a, stream) : launch_stream<T, 1, SWIGLU>(m, a, stream);
+  // Of the planned rows, since the two add a row's sums in different orders.
+  const bool two = max(a.rows, a.plan_rows) > 8;
+  return two ? launch_stream<T, 2, SWIGLU>(m, a, stream) : launch_stream<T, 1, SWIGLU>(m, a, stream);
 }
 
 // Whether this binary holds the kernel's body for this device: machine code or PTX of sm_90 or later.

@@ -3,6 +3,8 @@
 mod append;
 mod attend;
 #[cfg(feature = "cuda")]
+mod batch_invariant;
+#[cfg(feature = "cuda")]
 mod captures;
 mod errors;
 mod feed_forward;
