@@ -22,7 +22,7 @@ pub fn goal_us(op: &str, batch: usize, n: Option<usize>, dense_us: Option<f64>) 
         ("gather", 32, 2048) => Some(66.0),
         ("select", 1, 32768) => Some(12.0),
         ("select", 1, 131072) => Some(20.0),
-        ("weights" | "weights + append", 1, 0) => Some(3750.0),
+        ("weights", 1, 0) => Some(3750.0),
         _ => None,
     }
 }

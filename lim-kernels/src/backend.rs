@@ -263,81 +263,6 @@ pub struct Append<'a, B: Backend + ?Sized> {
     pub kv: &'a mut B::Kv,
 }
 
-/// What opens a block: `qkv = rms_norm(x) W^T + b`, then [`Append`].
-pub struct Projection<'a, B: Backend + ?Sized> {
-    /// RMSNorm weight, `[hidden]`.
-    pub norm: &'a B::Vector,
-    /// RMSNorm epsilon.
-    pub eps: f32,
-    /// Weight `[(H + 2 kv) * d, hidden]`, of parts q, k, v, with optional bias.
-    pub linear: &'a B::Linear,
-    /// Where the product goes, and what becomes of it there.
-    pub append: Append<'a, B>,
-}
-
-/// A [`Projection`] of its own: that of the first block.
-pub struct Project<'a, B: Backend + ?Sized> {
-    /// Residual stream, `[>= rows, hidden]`.
-    pub x: &'a Tensor<B::Rows, 2>,
-    /// Where it goes.
-    pub into: Projection<'a, B>,
-}
-
-impl<B: Backend + ?Sized> Project<'_, B> {
-    /// One verb after the other.
-    ///
-    /// # Errors
-    /// Those of the verbs.
-    pub fn by_verbs(self, backend: &mut B) -> Result<()> {
-        let Project { x, into: Projection { norm, eps, linear, append } } = self;
-        let batch = append.batch;
-        backend.norm_linear(NormLinear { x, norm, eps, linear, batch, out: &mut *append.qkv })?;
-        backend.append(append)
-    }
-}
-
-/// Everything between two attentions: `x += attended Wo^T; x += down(swiglu(rms_norm(x)))`, and the next block's
-/// [`Projection`].
-pub struct FeedForward<'a, B: Backend + ?Sized> {
-    /// Output of the attention, `[>= rows, H * d]`.
-    pub attended: &'a Tensor<B::Rows, 2>,
-    /// Weight `[hidden, H * d]` with optional bias.
-    pub o: &'a B::Linear,
-    /// RMSNorm weight, `[hidden]`.
-    pub norm: &'a B::Vector,
-    /// RMSNorm epsilon.
-    pub eps: f32,
-    /// Gate and up stacked: `[2 * intermediate, hidden]`, made from two parts.
-    pub gate_up: &'a B::Linear,
-    /// Between the two products, `[>= rows, intermediate]`; its contents do not matter.
-    pub gated: &'a mut Tensor<B::Rows, 2>,
-    /// Weight `[hidden, intermediate]` with optional bias.
-    pub down: &'a B::Linear,
-    /// `None` behind the last block.
-    pub next: Option<Projection<'a, B>>,
-    /// The step.
-    pub batch: &'a B::Batch,
-    /// Residual stream, `[>= rows, hidden]`.
-    pub x: &'a mut Tensor<B::Rows, 2>,
-}
-
-impl<B: Backend + ?Sized> FeedForward<'_, B> {
-    /// One verb after the other.
-    ///
-    /// # Errors
-    /// Those of the verbs.
-    pub fn by_verbs(self, backend: &mut B) -> Result<()> {
-        let FeedForward { attended, o, norm, eps, gate_up, gated, down, next, batch, x } = self;
-        backend.linear_add(LinearAdd { a: attended, linear: o, batch, x: &mut *x })?;
-        backend.norm_gate_up(NormGateUp { x: &*x, norm, eps, gate_up, batch, out: &mut *gated })?;
-        backend.linear_add(LinearAdd { a: &*gated, linear: down, batch, x: &mut *x })?;
-        match next {
-            Some(into) => backend.project(Project { x, into }),
-            None => Ok(()),
-        }
-    }
-}
-
 /// Attention of the step's rows over their sequences: causal for a prefill step, which must be `Over::Dense`.
 pub struct Attend<'a, B: Backend + ?Sized> {
     /// Fused rows after [`Append`]: row r's queries are its first `H * d` elements.
@@ -661,14 +586,6 @@ pub trait Backend {
     fn norm_gate_up(&mut self, op: NormGateUp<'_, Self>) -> Result<()>;
     /// See [`Append`].
     fn append(&mut self, op: Append<'_, Self>) -> Result<()>;
-    /// See [`Project`].
-    fn project(&mut self, op: Project<'_, Self>) -> Result<()> {
-        op.by_verbs(self)
-    }
-    /// See [`FeedForward`].
-    fn feed_forward(&mut self, op: FeedForward<'_, Self>) -> Result<()> {
-        op.by_verbs(self)
-    }
     /// See [`KeyGates`].
     fn key_gates(&mut self, op: KeyGates<'_, Self>) -> Result<()>;
     /// See [`Attend`].

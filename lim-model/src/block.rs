@@ -1,7 +1,7 @@
 //! The one transformer block. Families differ by what their config switches on: qk-norm, biases.
 
 use lim_kernels::{
-    Append, Attend, Backend, FeedForward, HostTensor, KeyGates, Over, PageGates, Projection, Tensor,
+    Append, Attend, Backend, HostTensor, KeyGates, LinearAdd, NormGateUp, NormLinear, Over, PageGates, Tensor,
 };
 use lim_select::{Buffers, DecodeAttend, decode_attention};
 
@@ -33,8 +33,8 @@ pub enum Phase {
     Decode,
 }
 
-/// What a block's attention needs of a step besides its weights.
-pub(crate) struct AttentionPass<'a, B: Backend> {
+/// What one block needs of a step besides its weights.
+pub(crate) struct BlockPass<'a, B: Backend> {
     pub(crate) config: &'a Config,
     pub(crate) rope: &'a B::Rope,
     pub(crate) phase: Phase,
@@ -70,84 +70,47 @@ impl<B: Backend> Block<B> {
         })
     }
 
-    /// What opens the block: its fused rows, normed, rotated, and written to its pages.
-    pub(crate) fn projection<'a>(&'a self, rows: Rows<'a, B>) -> Projection<'a, B> {
-        let eps = rows.config.rms_norm_eps;
-        Projection { norm: &self.attention_norm, eps, linear: &self.qkv, append: self.append(rows) }
-    }
+    /// `x += attention(norm(x)); x += mlp(norm(x))` on the workspace's residual stream.
+    pub(crate) fn forward(&self, backend: &mut B, pass: BlockPass<'_, B>) -> Result<()> {
+        let BlockPass { config, rope, phase, layer, max_len, kv, keep_gates, attention, buffers, workspace } =
+            pass;
+        let Workspace { batch, x, qkv, attended, gated, counters, prefill_counters, .. } = workspace;
+        let (batch, eps) = (&*batch, config.rms_norm_eps);
 
-    /// The fused rows' way into the pages.
-    pub(crate) fn append<'a>(&'a self, rows: Rows<'a, B>) -> Append<'a, B> {
-        let Rows { config, rope, batch, qkv, kv } = rows;
-        let qk_norm = self.qk_norm.as_ref().map(|(q, k)| (q, k));
-        Append { qkv, qk_norm, eps: config.rms_norm_eps, rope, batch, kv }
-    }
-
-    /// The gates of pages that a step has filled, where the pages keep them.
-    pub(crate) fn key_gates(
-        &self,
-        backend: &mut B,
-        rope: &B::Rope,
-        batch: &B::Batch,
-        kv: &mut B::Kv,
-    ) -> Result<()> {
-        match self.gates(rope) {
-            Some(gates) => Ok(backend.key_gates(KeyGates { gates, batch, kv })?),
-            None => Ok(()),
-        }
-    }
-
-    /// Attention of rows that the block's projection has prepared.
-    pub(crate) fn attend(&self, backend: &mut B, pass: AttentionPass<'_, B>) -> Result<()> {
-        let AttentionPass {
-            config,
-            rope,
-            phase,
-            layer,
-            max_len,
-            kv,
-            keep_gates,
-            attention,
-            buffers,
-            workspace,
-        } = pass;
-        let Workspace { batch, qkv, attended, counters, prefill_counters, .. } = workspace;
-        let batch = &*batch;
-        if keep_gates {
-            self.key_gates(backend, rope, batch, kv)?;
-        }
+        let (norm, linear) = (&self.attention_norm, &self.qkv);
+        backend.norm_linear(NormLinear { x, norm, eps, linear, batch, out: qkv })?;
+        self.append(backend, Rows { config, rope, batch, qkv, kv, keep_gates })?;
         let (heads, scale) = (config.heads, 1.0 / (config.heads.dim() as f32).sqrt());
-        let (q, out) = (&*qkv, attended);
+        let (q, out) = (&*qkv, &mut *attended);
         match phase {
             Phase::Prefill => {
                 let (over, counters) = (Over::Dense, prefill_counters);
-                Ok(backend.attend(Attend { q, kv, heads, scale, batch, over, layer, counters, out })?)
+                backend.attend(Attend { q, kv, heads, scale, batch, over, layer, counters, out })?;
             }
             Phase::Decode => {
                 let gates = self.gates(rope);
                 let op = DecodeAttend { q, kv, gates, heads, scale, batch, max_len, layer, counters, out };
-                Ok(decode_attention(backend, attention, buffers, op)?)
+                decode_attention(backend, attention, buffers, op)?;
             }
         }
+        backend.linear_add(LinearAdd { a: attended, linear: &self.o, batch, x })?;
+
+        let (norm, gate_up) = (&self.mlp_norm, &self.gate_up);
+        backend.norm_gate_up(NormGateUp { x, norm, eps, gate_up, batch, out: gated })?;
+        backend.linear_add(LinearAdd { a: gated, linear: &self.down, batch, x })?;
+        Ok(())
     }
 
-    /// From the attention's output to the end of the block, and the next one's projection: `next` is that block with its
-    /// pages.
-    pub(crate) fn feed_forward(
-        &self,
-        backend: &mut B,
-        config: &Config,
-        rope: &B::Rope,
-        next: Option<(&Block<B>, &mut B::Kv)>,
-        workspace: &mut Workspace<B>,
-    ) -> Result<()> {
-        let Workspace { batch, x, qkv, attended, gated, .. } = workspace;
-        let batch = &*batch;
-        let next = next.map(|(block, kv)| block.projection(Rows { config, rope, batch, qkv, kv }));
-        let (o, norm, gate_up, down) = (&self.o, &self.mlp_norm, &self.gate_up, &self.down);
-        let eps = config.rms_norm_eps;
-        let op = FeedForward { attended, o, norm, eps, gate_up, gated, down, next, batch, x };
-        Ok(backend.feed_forward(op)?)
+    /// Norms and rotates the fused rows and writes their keys and values to the pages, and the gates of pages that they
+    /// fill.
+    pub(crate) fn append(&self, backend: &mut B, rows: Rows<'_, B>) -> Result<()> {
+        let Rows { config, rope, batch, qkv, kv, keep_gates } = rows;
+        let qk_norm = self.qk_norm.as_ref().map(|(q, k)| (q, k));
+        backend.append(Append { qkv, qk_norm, eps: config.rms_norm_eps, rope, batch, kv: &mut *kv })?;
+        if keep_gates && let Some(gates) = self.gates(rope) {
+            backend.key_gates(KeyGates { gates, batch, kv })?;
+        }
+        Ok(())
     }
 
     fn gates<'a>(&'a self, rope: &'a B::Rope) -> Option<PageGates<'a, B>> {
@@ -163,4 +126,6 @@ pub(crate) struct Rows<'a, B: Backend> {
     /// `[>= rows, (H + 2 kv) * d]`.
     pub(crate) qkv: &'a mut Tensor<B::Rows, 2>,
     pub(crate) kv: &'a mut B::Kv,
+    /// Whether the pages keep gates.
+    pub(crate) keep_gates: bool,
 }

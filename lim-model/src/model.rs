@@ -1,10 +1,10 @@
 //! A model's weights on a device, and the way through them.
 
-use lim_kernels::{Backend, Draw, Embed, Logits, PageExtras, PageSize, Project, Sample, Sampled, Step};
+use lim_kernels::{Backend, Draw, Embed, Logits, PageExtras, PageSize, Sample, Sampled, Step};
 use lim_kvcache::KvCache;
 use lim_select::Buffers;
 
-use crate::block::{AttentionPass, Block, Rows};
+use crate::block::{Block, BlockPass, Rows};
 use crate::{Config, Error, Gates, Phase, Result, Rope, Weights, Workspace};
 
 /// A decoder-only transformer on backend `B`.
@@ -166,31 +166,27 @@ impl<B: Backend> Model<B> {
     ) -> Result<()> {
         let Pass { phase, step, cache, attention, buffers, workspace, rope } = pass;
         self.check_extras(cache.layout().page_size, cache.extras())?;
+        let Workspace { batch, x, .. } = &mut **workspace;
+        backend.embed(Embed { table: &self.embedding, batch, x })?;
         let (config, rope, max_len) = (&self.config, rope.unwrap_or(&self.rope), step.max_len());
         let keep_gates = cache.extras().gates;
-        let Workspace { batch, x, qkv, .. } = &mut **workspace;
-        backend.embed(Embed { table: &self.embedding, batch, x })?;
-        if let Some(first) = self.blocks.first() {
-            let into = first.projection(Rows { config, rope, batch, qkv, kv: cache.layer_mut(0) });
-            backend.project(Project { x, into })?;
-        }
         for (layer, block) in self.blocks.iter().enumerate() {
-            let (phase, kv) = (*phase, cache.layer_mut(layer));
-            let pass = AttentionPass {
-                config,
-                rope,
-                phase,
-                layer,
-                max_len,
-                kv,
-                keep_gates,
-                attention,
-                buffers,
-                workspace,
-            };
-            block.attend(backend, pass)?;
-            let next = self.blocks.get(layer + 1).map(|next| (next, cache.layer_mut(layer + 1)));
-            block.feed_forward(backend, config, rope, next, workspace)?;
+            let kv = cache.layer_mut(layer);
+            block.forward(
+                backend,
+                BlockPass {
+                    config,
+                    rope,
+                    phase: *phase,
+                    layer,
+                    max_len,
+                    kv,
+                    keep_gates,
+                    attention,
+                    buffers,
+                    workspace,
+                },
+            )?;
             watch(Watched { backend, layer, batch: &workspace.batch, buffers })?;
         }
         Ok(())
@@ -291,11 +287,8 @@ impl<B: Backend> Model<B> {
         let Workspace { batch, qkv, .. } = workspace;
         let (config, rope, keep_gates) = (&self.config, &self.rope, cache.extras().gates);
         for (layer, block) in self.blocks.iter().enumerate() {
-            let kv = cache.layer_mut(layer);
-            backend.append(block.append(Rows { config, rope, batch, qkv, kv: &mut *kv }))?;
-            if keep_gates {
-                block.key_gates(backend, rope, batch, kv)?;
-            }
+            block
+                .append(backend, Rows { config, rope, batch, qkv, kv: cache.layer_mut(layer), keep_gates })?;
         }
         Ok(())
     }

@@ -237,8 +237,7 @@ impl Runner {
         let Some(model) = self.made("weights", |r| Model::new(&mut r.cuda, layers)) else { return };
         for rows in [1, 2, 4, 8, 16] {
             let note = self.quick.then(|| format!("{layers} layers"));
-            self.row("weights", rows, None, note.clone(), |r| model.step(&mut r.cuda, rows));
-            self.row("weights + append", rows, None, note, |r| model.step_with_appends(&mut r.cuda, rows));
+            self.row("weights", rows, None, note, |r| model.step(&mut r.cuda, rows));
         }
         let products = [
             ("norm + qkv", Product::Qkv),

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use lim_kernels::cuda::{Cuda, CudaBatch, CudaLinear, CudaRows, CudaVector};
 use lim_kernels::{
-    Backend, Capacity, DType, FeedForward, HostBytes, HostTensor, LinearAdd, Logits, NormGateUp, NormLinear,
-    PageExtras, PageSize, Project, Projection, Result, RowsKind, Step, Tensor,
+    Backend, Capacity, DType, HostBytes, HostTensor, LinearAdd, Logits, NormGateUp, NormLinear, PageSize,
+    Result, RowsKind, Step, Tensor,
 };
 
-use super::pool::Rotary;
-use super::{Noise, Prepared, heads, layout};
+use super::{Noise, Prepared, heads};
 
 const HIDDEN: usize = 4096;
 const INTERMEDIATE: usize = 12_288;
@@ -116,36 +115,6 @@ impl Model {
         })
     }
 
-    /// The same as a decode step has them: the verb between two attentions, which appends to the pages as well.
-    ///
-    /// # Errors
-    /// When the device refuses.
-    pub fn step_with_appends(self: &Rc<Self>, cuda: &mut Cuda, rows: usize) -> Result<Prepared> {
-        let (model, bytes) = (Rc::clone(self), self.bytes());
-        let (mut work, rotary) = (Work::new(cuda, rows)?, Rotary::new(cuda)?);
-        let mut kv = cuda.kv(layout()?, ROWS, PageExtras::default())?;
-        Prepared::new(cuda, 1, bytes, move |cuda, _| {
-            let Work { batch, x, qkv, attended, gated, .. } = &mut work;
-            let norm = &model.norm;
-            let projection = |layer: usize| model.layers.get(layer).map(|[linear, ..]| linear);
-            if let Some(linear) = projection(0) {
-                let into = Projection { norm, eps: EPS, linear, append: rotary.append(qkv, batch, &mut kv) };
-                cuda.project(Project { x, into })?;
-            }
-            for (layer, [_, o, gate_up, down]) in model.layers.iter().enumerate() {
-                let next = projection(layer + 1).map(|linear| Projection {
-                    norm,
-                    eps: EPS,
-                    linear,
-                    append: rotary.append(qkv, batch, &mut kv),
-                });
-                let op = FeedForward { attended, o, norm, eps: EPS, gate_up, gated, down, next, batch, x };
-                cuda.feed_forward(op)?;
-            }
-            work.run(cuda, &model, Product::Head, 0)
-        })
-    }
-
     /// One product of `rows` rows; the calls take the layers in turn.
     ///
     /// # Errors
@@ -174,7 +143,7 @@ impl Work {
     fn new(cuda: &mut Cuda, rows: usize) -> Result<Self> {
         let capacity = Capacity { rows: ROWS, seqs: ROWS, tokens: 16 };
         let mut step = Step::default();
-        (0..rows as u32).try_for_each(|row| step.push(&[0], 1, &[row]))?;
+        (0..rows).try_for_each(|_| step.push(&[0], 1, &[0]))?;
         let mut batch = cuda.batch(capacity, PageSize::default())?;
         cuda.upload(&step, &mut batch)?;
         let mut noise = Noise::new(5);

@@ -7,13 +7,8 @@ use crate::fixture::{
 };
 use crate::reference::{rms_norm, rotate};
 
-/// Keys of all cached tokens of the first sequence, read through the seam: `e_i . k` is element i.
-pub(crate) fn read_keys<B: Backend>(
-    b: &mut B,
-    cache: &Cache<B>,
-    kv_head: usize,
-    dims: &[usize],
-) -> Vec<Vec<f32>> {
+/// Keys of all cached tokens of a one-sequence cache, read through the seam: `e_i . k` is element i.
+fn read_keys<B: Backend>(b: &mut B, cache: &Cache<B>, kv_head: usize, dims: &[usize]) -> Vec<Vec<f32>> {
     let heads = cache.layout.heads;
     let mut scores = b.scores(cache.capacity(), heads).unwrap();
     let mut counters = b.counters(1).unwrap();
@@ -21,7 +16,7 @@ pub(crate) fn read_keys<B: Backend>(
     for &i in dims {
         let mut q = vec![0.0; heads.query() * heads.dim()];
         q[kv_head * heads.group() * heads.dim() + i] = 1.0;
-        let q = q_rows(b, heads, &vec![q; cache.lens.len()]);
+        let q = q_rows(b, heads, &[q]);
         let op = Score {
             q: &q,
             kv: &cache.kv,

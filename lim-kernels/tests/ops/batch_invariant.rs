@@ -43,7 +43,10 @@ mod cuda {
             let (mut b, data) = (gpu.batch_invariant(), Rng(50).grids(40 * HIDDEN));
             let alone = last_row(&mut b, &mut Rng(51), dtype, &data, 1);
             for count in [2, 7, 8, 9, 16, 17, 40] {
-                assert!(last_row(&mut b, &mut Rng(51), dtype, &data, count) == alone, "{dtype}, one of {count} rows");
+                assert!(
+                    last_row(&mut b, &mut Rng(51), dtype, &data, count) == alone,
+                    "{dtype}, one of {count} rows"
+                );
             }
         }
     }

@@ -7,7 +7,6 @@ mod batch_invariant;
 #[cfg(feature = "cuda")]
 mod captures;
 mod errors;
-mod feed_forward;
 mod fixture;
 mod gates;
 mod kernels_page;
@@ -44,7 +43,6 @@ macro_rules! all_ops {
     ($device:ident, $each:ident) => {
         suite! { $device, $each:
             linear { embed, large_weights, norm_linear, linear_add, norm_gate_up, logits }
-            feed_forward { between_attentions, first_projection }
             append { norm_and_rotation, rounding, page_bounds, copied_page }
             attend { dense, dense_scored, selected, within_budget_is_dense, alone_or_in_a_batch }
             prefill { causal, long_context, chunks }
