@@ -61,6 +61,53 @@ __device__ __forceinline__ void stage_x(const lim_linear_args &a, T *xs, int pit
   }
 }
 
+// The same for one row with a norm, which every block repeats: the norm's weight, which lies in memory and not in a cache, is
+// asked for before the wait for the row, and the row is read once.
+template <typename T, int WARPS> struct NormedRow {
+  static constexpr int kThreads = WARPS * WARP, kQuads = 8;
+  float4 weight[kQuads];
+
+  __device__ static bool fits(const lim_linear_args &a) {
+    return a.norm && a.rows == 1 && a.in % 4 == 0 && a.in <= 4 * kQuads * kThreads;
+  }
+  __device__ static bool inside(const lim_linear_args &a, int quad) {
+    return static_cast<int>(threadIdx.x) + quad * kThreads < a.in / 4;
+  }
+  __device__ explicit NormedRow(const lim_linear_args &a) {
+#pragma unroll
+    for (int j = 0; j < kQuads; j++)
+      if (inside(a, j)) weight[j] = reinterpret_cast<const float4 *>(a.norm)[threadIdx.x + j * kThreads];
+  }
+
+  template <typename Sync> __device__ void stage(const lim_linear_args &a, T *xs, float *warp_sums, Sync sync) const {
+    const size_t row = a.row_ids ? a.row_ids[0] : 0;
+    const float4 *x = reinterpret_cast<const float4 *>(static_cast<const float *>(a.x) + row * a.in);
+    float4 v[kQuads] = {};
+#pragma unroll
+    for (int j = 0; j < kQuads; j++)
+      if (inside(a, j)) v[j] = x[threadIdx.x + j * kThreads];
+    float sum = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kQuads; j++) sum += v[j].x * v[j].x + v[j].y * v[j].y + v[j].z * v[j].z + v[j].w * v[j].w;
+#pragma unroll
+    for (int d = WARP / 2; d > 0; d /= 2) sum += __shfl_xor_sync(FULL, sum, d);
+    if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = sum;
+    sync();
+    sum = 0.0f;
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) sum += warp_sums[w];
+    const float scale = rsqrtf(sum / a.in + a.eps);
+#pragma unroll
+    for (int j = 0; j < kQuads; j++) {
+      if (!inside(a, j)) continue;
+      uint2 out;
+      out.x = pack<T>(v[j].x * scale * weight[j].x, v[j].y * scale * weight[j].y);
+      out.y = pack<T>(v[j].z * scale * weight[j].z, v[j].w * scale * weight[j].w);
+      reinterpret_cast<uint2 *>(xs)[threadIdx.x + j * kThreads] = out;
+    }
+  }
+};
+
 // Puts the sums of output element `at` (SwiGLU: of its gate and its up row) where the epilogue says.
 template <typename T, bool SWIGLU> __device__ __forceinline__ void store(const lim_linear_args &a, size_t at, const float *sum) {
   if constexpr (SWIGLU) {

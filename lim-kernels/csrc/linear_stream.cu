@@ -168,10 +168,19 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
     return;
   }
 
-  await_dependencies();
-  if (X == Rows::SHARED) {
-    stage_x<T, kConsumers>(a, reinterpret_cast<T *>(xs), p.pitch / sizeof(T), warp_sums, sync_consumers);
+  if constexpr (X == Rows::SHARED) {
+    T *to = reinterpret_cast<T *>(xs);
+    if (NormedRow<T, kConsumers>::fits(a)) {
+      const NormedRow<T, kConsumers> row(a);
+      await_dependencies();
+      row.stage(a, to, warp_sums, sync_consumers);
+    } else {
+      await_dependencies();
+      stage_x<T, kConsumers>(a, to, p.pitch / sizeof(T), warp_sums, sync_consumers);
+    }
     sync_consumers();
+  } else {
+    await_dependencies();
   }
 
   const int g = lane / 4, t = lane % 4;
