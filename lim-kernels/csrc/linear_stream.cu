@@ -21,7 +21,7 @@ constexpr int kStageBytes = 32 * 1024;          // of weights, without the gaps:
 constexpr int kWideStageBytes = 64 * 1024;      // where x travels along
 constexpr int kGap = 64;                        // bytes between rows
 constexpr int kHeld = 2;                        // pieces whose x fits a warp's registers
-constexpr int kResidentX = 144 * 1024;          // largest x that stays in shared memory
+constexpr int kResidentX = 64 * 1024;           // largest x that stays in shared memory: more, and the ring is too short
 constexpr int kStatic = 2 * 1024;               // at least the shared memory that is not dynamic
 
 template <typename T, int NT>
