@@ -359,9 +359,12 @@ typedef struct {
   lim_selection out;       /* one set for PICK_UNION, PICK_MASS and PICK_NOTHING, else one a row; capacity at least K,
                             * for PICK_PAGES also at least page_size */
   lim_u64 *counters;       /* [LIM_COUNTERS] of this layer: adds the selections made */
+  lim_u64 *firsts;         /* [seqs][firsts_stride] PICK_UNION and PICK_MASS: zeroed when `out` was made and used with it alone;
+                            * every launch leaves it fit for the next */
   void *scratch;           /* scratch_bytes bytes, any contents */
   lim_u64 scratch_bytes;
   lim_u64 share;           /* PICK_MASS: in units of 2^-32, 1..2^32 */
+  lim_i64 firsts_stride;   /* words a sequence: >= 4 + out.capacity + max_len */
   float scale_log2;        /* PICK_MASS: softmax scale times log2(e), above 0 */
   lim_i32 rule;            /* LIM_PICK_* */
   lim_i32 rows;            /* rows of scores, 1..128: H for PICK_UNION and PICK_MASS */

@@ -3,22 +3,30 @@
 // Per row of scores, the M best of up to a million candidates; for LessIsMore, where rows are heads, their ranks and the
 // union of the heads' lists, rank-major, cut at M. Kernels, chained by programmatic dependent launch where the device has it:
 //   top, total [slice, head, seq]  where lists end at a share of the softmax: of every head (mass.cuh)
-//   rows   [slice, row, seq]   a row's M best, ranked; rules with a set a row write their ids here
-//   share  [head, seq]         where lists end at a share of the softmax
-//   union  [seq]               LessIsMore: cuts the union and writes the ids
+//   few    [slice, head, seq]  LessIsMore: the first ranks of every head
+//   cut    [slice, head, seq]  LessIsMore: the union, from these or from M ranks of every head, and the ids
+//   rows   [slice, row, seq]   a row's M best in order; for rules with a set a row, the ids
+//   share  [head, seq]         where lists end at a share of the softmax: where
+//   union  [seq]               the union of such lists, and the ids of rules that rank nothing
 #include "device.cuh"
+#include "select_cut.cuh"
+#include "select_few.cuh"
 #include "select_rows.cuh"
 #include "select_share.cuh"
 #include "select_union.cuh"
 
 using namespace lim_select_;
 
-// Blocks a row: more only while half the multiprocessors stay free. H200, us with 1, 2, 4 blocks: 32 rows of 32k 26.7, 25.1,
-// 31.1; of 131k 43.6, 35.2, 41.8; 256 rows of 32k 43, 61, 96; 8 rows of 1M 216, 157, 131 (8 blocks: 118).
-static int blocks_per_row(const Plan &p, const lim::Machine &m) {
+// Blocks that share a row: more while a block has more than `tiles` tiles and `spare` times as many fit the multiprocessors.
+// H200, us with 1, 2, 4 blocks of `rows`: 32 rows of 32k 26.7, 25.1, 31.1; of 131k 43.6, 35.2, 41.8; 256 rows of 32k 43, 61, 96;
+// 8 rows of 1M 216, 157, 131 (8 blocks: 118).
+static int blocks_per_row(const Plan &p, const lim::Machine &m, int tile, int tiles, int spare) {
   const lim_u64 rows = (lim_u64)p.a.rows * p.a.batch.seqs;
   int blocks = 1;
-  while (m.overlap && blocks < 8 && blocks * kTile < p.max_items && rows * blocks * 4 <= (lim_u64)m.sms) blocks *= 2;
+  while (m.overlap && blocks < kFewBlocks && rows * blocks * spare <= (lim_u64)m.sms &&
+         blocks * tile * (blocks == 1 ? 1 : tiles) < p.max_items) {
+    blocks *= 2;
+  }
   return blocks;
 }
 
@@ -30,26 +38,41 @@ extern "C" lim_i32 lim_select(const lim_select_args *args, void *stream) {
   const lim_select_args &a = *args;
   const lim_i32 refused = check(a);
   if (refused != LIM_OK) return refused;
-  const Plan p = plan(a);
+  Plan p = plan(a);
   if (a.scratch_bytes < p.bytes) return LIM_E_SCRATCH;
   lim::Machine m;
   lim_i32 status = lim::machine(&m);
   const bool shares = a.rule == LIM_PICK_MASS && p.ranked;
+  const size_t bits = p.bits_shared ? 4ull * p.bit_words : 0;
   if (status == LIM_OK && shares) status = lim_mass_::launch_masses(m, p.masses, a.batch.seqs, stream);
+  if (status == LIM_OK && p.few > 0) {
+    // Very long rows: two blocks a multiprocessor, which keep one tile each.
+    const bool many = p.max_items > 64 * kFewTile;
+    const int blocks = blocks_per_row(p, m, kFewTile, 3, many ? 1 : 2), most = many ? 1 : 2;
+    const int tiles = (p.max_items + blocks * kFewTile - 1) / (blocks * kFewTile);
+    while (1 << p.few_split < blocks) ++p.few_split;
+    // A block lists its share of the ranks and a standard deviation more, if as many of its threads hold one as chance has it.
+    const float share = (float)p.few / blocks, listed = share + sqrtf(share);
+    p.few_want = (int)ceilf(kFewThreads * (1 - expf(-listed / kFewThreads)));
+    p.few_held = tiles < most ? tiles : most;
+    const size_t shared = sizeof(FewShared) + sizeof(float4) * 4 * (kFewThreads + 1) * p.few_held;
+    status = lim::launch_clusters(m, blocks, few_kernel, dim3(blocks, a.rows, a.batch.seqs), kFewThreads, shared, stream, p);
+  }
   if (status == LIM_OK && p.ranked) {
-    const int blocks = blocks_per_row(p, m);
-    const size_t shared = p.lists_shared ? 16ull * p.list_cap : sizeof(float) * kMostSamples;
-    status = lim::launch_clusters(m, blocks, rows_kernel, dim3(blocks, a.rows, a.batch.seqs), kRowThreads, shared,
-                                  stream, p);
+    const int blocks = blocks_per_row(p, m, kTile<kRowThreads>, 1, 4);
+    const dim3 grid(blocks, a.rows, a.batch.seqs);
+    const size_t lists = p.lists_shared ? 16ull * p.list_cap : sizeof(float) * kMostSamples;
+    if (a.rule == LIM_PICK_UNION) {
+      status = lim::launch_clusters(m, blocks, cut_kernel, grid, kUnionThreads, lists > bits ? lists : bits, stream, p);
+    } else {
+      status = lim::launch_clusters(m, blocks, rows_kernel, grid, kRowThreads, lists, stream, p);
+    }
   }
   if (status == LIM_OK && shares) {
     status = lim::launch(m, share_kernel, dim3(a.rows, a.batch.seqs), kShareThreads, 0, stream, p);
   }
-  if (status == LIM_OK && (merges(a.rule) || !p.ranked)) {
-    // Only `rows` and `share` wait before they let their successor start, so that whatever came before it is done by then.
-    m.overlap = m.overlap && p.ranked;
-    const size_t shared = kTables + (p.bits_shared ? 4ull * p.bit_words : 0);
-    status = lim::launch(m, union_kernel, dim3(a.batch.seqs), kUnionThreads, shared, stream, p);
+  if (status == LIM_OK && (shares || !p.ranked)) {
+    status = lim::launch(m, union_kernel, dim3(a.batch.seqs), kUnionThreads, bits, stream, p);
   }
   return status;
 }

@@ -34,7 +34,7 @@ __device__ inline float key_score(lim_u64 key) { return ordered_score((lim_u32)(
 // of `of` rounds monotonically, so a key in a higher bucket is greater. Scores beyond kFar count as kFar, which keeps
 // widths finite; a range of one score (scale inf) puts that score in bucket 0.
 struct Buckets {
-  static constexpr float kFar = 1e38f;
+  static constexpr float kFar = 1e37f;
   float lo, width, scale;
 
   __device__ static float near(float score) { return fminf(fmaxf(score, -kFar), kFar); }

@@ -5,6 +5,16 @@
 
 namespace lim_select_ {
 
+// Reads all of the arguments, which a kernel would else wait for at the first use of each part, one after the other; for the
+// time before the kernel before has ended.
+__device__ inline void fetch(const Plan &p) {
+  constexpr int kWords = sizeof(Plan) / 4, kStep = 8;
+  int all = 0;
+#pragma unroll
+  for (int i = 0; i < kWords; i += kStep) all ^= reinterpret_cast<const int *>(&p)[i];
+  asm volatile("" ::"r"(all));
+}
+
 // One sequence's candidates: positions (or pages) lo .. lo + count, of which `want` are chosen.
 struct Candidates {
   int lo, count, want;

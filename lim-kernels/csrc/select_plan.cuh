@@ -9,11 +9,11 @@ namespace lim_select_ {
 // Scores of a row that are sampled: a power of two between these, by the row's length.
 constexpr int kFewSamples = 1024, kMostSamples = 8192;
 
-// `union` takes so many places of the heads' lists at a time, and finds each one's token in a table of twice as many.
-constexpr int kPage = 4096, kTable = 2 * kPage;
-
 // Dynamic shared memory of a block: what every supported architecture grants, 96 KiB, less the kernels' static part.
-constexpr lim_u64 kRowsRoom = (96 - 19) * 1024, kTables = 4 * (kPage + kTable), kUnionRoom = (96 - 2) * 1024 - kTables;
+constexpr lim_u64 kRowsRoom = (96 - 19) * 1024;
+
+// Ranks of a head that are found first, at most.
+constexpr int kMostFew = 512;
 
 struct Plan {
   lim_select_args a;
@@ -27,7 +27,11 @@ struct Plan {
   lim_u64 *list;       // [seqs][rows][list_cap], unless in shared memory
   lim_u64 *sorted;     // [seqs][rows][list_cap], unless in shared memory
   lim_i32 *order;      // [seqs][heads][history] union and mass: each head's best positions, best first
-  lim_i32 *reach;      // [seqs][heads] mass: how many of them count
+  lim_i32 *reach;      // [seqs][heads] mass: how many of them count; else null
+  lim_i32 few;         // ranks of every head that are found first; 0: all at once
+  lim_i32 few_split;   // log2 of the blocks that share a row then
+  lim_i32 few_want;    // threads of a block whose greatest scores shall reach its bound
+  lim_i32 few_held;    // tiles of a block's scores that are kept meanwhile
   lim_mass_::Masses masses;  // mass: of every head
   lim_u32 *bits;       // [seqs][sets][bit_words], unless in shared memory
   lim_u64 bytes;       // of all of them
@@ -74,6 +78,7 @@ inline lim_i32 check(const lim_select_args &a) {
     if (size < 1 || size > 256 || (size & (size - 1)) != 0 || a.out.capacity < size) return LIM_E_SHAPE;
     items = (items + size - 1) / size;
   }
+  if (merges(a.rule) && a.firsts_stride < 4ll + a.out.capacity + a.batch.max_len) return LIM_E_SHAPE;
   if (a.scores.stride % 4 != 0 || a.scores.stride < items) return LIM_E_SHAPE;
   return LIM_OK;
 }
@@ -84,6 +89,9 @@ inline Plan plan(const lim_select_args &a) {
   p.a = a;
   const bool is_union = merges(a.rule);
   p.ranked = a.rule != LIM_PICK_NOTHING && (!is_union || a.history > 0);
+  // Independent heads need history / heads ranks, heads whose scores correlate by 0.9 about eight times as many.
+  const int fewest = (a.history + a.rows - 1) / a.rows, few = 8 * fewest < kMostFew ? 8 * fewest : kMostFew;
+  if (a.rule == LIM_PICK_UNION && p.ranked && 3 * fewest <= few) p.few = few < a.history ? few : a.history;
   p.max_items = a.batch.max_len;
   int want = a.history;
   if (a.rule == LIM_PICK_PAGES) {
@@ -100,7 +108,7 @@ inline Plan plan(const lim_select_args &a) {
   p.bit_words = (p.max_items + 31) / 32;
   const lim_u64 list_bytes = 8ull * p.list_cap, bits_bytes = 4ull * p.bit_words;
   p.lists_shared = 2 * list_bytes <= kRowsRoom;
-  p.bits_shared = bits_bytes <= (is_union || !p.ranked ? kUnionRoom : p.lists_shared ? list_bytes : 0);
+  p.bits_shared = bits_bytes <= (is_union || !p.ranked ? kRowsRoom : p.lists_shared ? list_bytes : 0);
   unsigned char *at = (unsigned char *)a.scratch;
   const auto take = [&](lim_u64 count, lim_u64 size) {
     unsigned char *here = at + p.bytes;

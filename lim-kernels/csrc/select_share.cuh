@@ -1,7 +1,8 @@
-// share [head, seq]: how many of a head's ranked keys count where lists end at a share of the softmax: the shortest
-// beginning that with sinks and window holds ceil(share * total) of fixed weights, at most M.
+// share [head, seq]: where a head's list of ranked keys ends at a share of the softmax: the shortest beginning that with
+// sinks and window holds ceil(share * total) of fixed weights, at most M. What it holds is counted.
 #pragma once
 #include "mass.cuh"
+#include "select_first.cuh"
 #include "select_ids.cuh"
 
 namespace lim_select_ {
@@ -41,6 +42,7 @@ __global__ void __launch_bounds__(kShareThreads) share_kernel(const __grid_const
   __shared__ ShareShared sh;
   const lim_select_args &a = p.a;
   const int head = blockIdx.x, seq = blockIdx.y, row = seq * a.rows + head, tid = threadIdx.x;
+  fetch(p);
   lim::await_dependencies();
   lim::allow_dependents();
   const int n = a.batch.len[seq];
@@ -58,14 +60,19 @@ __global__ void __launch_bounds__(kShareThreads) share_kernel(const __grid_const
   for (int i = n - a.window + tid; i < n; i += kShareThreads) kept += softmax.fixed(scores[i]);
   wide_scan(kept, sh.sums, &held);
   const lim_u64 wanted = share_of(softmax.total, a.share);
+  const Firsts f(p, seq);
+  const lim_u64 turn = __ldcg(f.done) + 1;
   const lim_i32 *order = p.order + (lim_i64)row * a.history;
   int count = 0;
   for (int first = 0; first < a.history; first += kShareThreads) {
     const int rank = first + tid;
-    const lim_u64 weight = rank < a.history ? softmax.fixed(scores[__ldcg(order + rank)]) : 0;
+    const bool ranked = rank < a.history;
+    const lim_i32 position = ranked ? __ldcg(order + rank) : 0;
     lim_u64 of_all;
-    const lim_u64 before = held + wide_scan(weight, sh.sums, &of_all);
-    const int here = __syncthreads_count(rank < a.history && before < wanted);
+    const lim_u64 before = held + wide_scan(ranked ? softmax.fixed(scores[position]) : 0, sh.sums, &of_all);
+    const bool within = ranked && before < wanted;
+    if (within) count_place(f, turn, rank, head, position);
+    const int here = __syncthreads_count(within);
     count += here;
     held += of_all;
     if (here < kShareThreads) break;

@@ -71,7 +71,7 @@ impl Demand<'_> {
         let (scores, ranking) = match rule.choice.scores() {
             Some(by) => (
                 4 * (by.rows(self.config.heads) * tokens) as u64,
-                heads * (24 * budget + (32 << 10)) + 4 * tokens as u64,
+                heads * (24 * budget + (32 << 10)) + 12 * tokens as u64,
             ),
             None => (0, 0),
         };

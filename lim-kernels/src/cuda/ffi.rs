@@ -717,11 +717,15 @@ pub struct lim_select_args {
     pub out: lim_selection,
     #[doc = " [LIM_COUNTERS] of this layer: adds the selections made"]
     pub counters: *mut lim_u64,
+    #[doc = " [seqs][firsts_stride] PICK_UNION and PICK_MASS: zeroed when `out` was made and used with it alone;\n every launch leaves it fit for the next"]
+    pub firsts: *mut lim_u64,
     #[doc = " scratch_bytes bytes, any contents"]
     pub scratch: *mut ::core::ffi::c_void,
     pub scratch_bytes: lim_u64,
     #[doc = " PICK_MASS: in units of 2^-32, 1..2^32"]
     pub share: lim_u64,
+    #[doc = " words a sequence: >= 4 + out.capacity + max_len"]
+    pub firsts_stride: lim_i64,
     #[doc = " PICK_MASS: softmax scale times log2(e), above 0"]
     pub scale_log2: f32,
     #[doc = " LIM_PICK_*"]
@@ -739,28 +743,31 @@ pub struct lim_select_args {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_select_args"][::core::mem::size_of::<lim_select_args>() - 176usize];
+    ["Size of lim_select_args"][::core::mem::size_of::<lim_select_args>() - 192usize];
     ["Alignment of lim_select_args"][::core::mem::align_of::<lim_select_args>() - 8usize];
     ["Offset of field: lim_select_args::scores"][::core::mem::offset_of!(lim_select_args, scores) - 0usize];
     ["Offset of field: lim_select_args::batch"][::core::mem::offset_of!(lim_select_args, batch) - 16usize];
     ["Offset of field: lim_select_args::out"][::core::mem::offset_of!(lim_select_args, out) - 80usize];
     ["Offset of field: lim_select_args::counters"]
         [::core::mem::offset_of!(lim_select_args, counters) - 112usize];
+    ["Offset of field: lim_select_args::firsts"][::core::mem::offset_of!(lim_select_args, firsts) - 120usize];
     ["Offset of field: lim_select_args::scratch"]
-        [::core::mem::offset_of!(lim_select_args, scratch) - 120usize];
+        [::core::mem::offset_of!(lim_select_args, scratch) - 128usize];
     ["Offset of field: lim_select_args::scratch_bytes"]
-        [::core::mem::offset_of!(lim_select_args, scratch_bytes) - 128usize];
-    ["Offset of field: lim_select_args::share"][::core::mem::offset_of!(lim_select_args, share) - 136usize];
+        [::core::mem::offset_of!(lim_select_args, scratch_bytes) - 136usize];
+    ["Offset of field: lim_select_args::share"][::core::mem::offset_of!(lim_select_args, share) - 144usize];
+    ["Offset of field: lim_select_args::firsts_stride"]
+        [::core::mem::offset_of!(lim_select_args, firsts_stride) - 152usize];
     ["Offset of field: lim_select_args::scale_log2"]
-        [::core::mem::offset_of!(lim_select_args, scale_log2) - 144usize];
-    ["Offset of field: lim_select_args::rule"][::core::mem::offset_of!(lim_select_args, rule) - 148usize];
-    ["Offset of field: lim_select_args::rows"][::core::mem::offset_of!(lim_select_args, rows) - 152usize];
-    ["Offset of field: lim_select_args::sinks"][::core::mem::offset_of!(lim_select_args, sinks) - 156usize];
+        [::core::mem::offset_of!(lim_select_args, scale_log2) - 160usize];
+    ["Offset of field: lim_select_args::rule"][::core::mem::offset_of!(lim_select_args, rule) - 164usize];
+    ["Offset of field: lim_select_args::rows"][::core::mem::offset_of!(lim_select_args, rows) - 168usize];
+    ["Offset of field: lim_select_args::sinks"][::core::mem::offset_of!(lim_select_args, sinks) - 172usize];
     ["Offset of field: lim_select_args::history"]
-        [::core::mem::offset_of!(lim_select_args, history) - 160usize];
-    ["Offset of field: lim_select_args::window"][::core::mem::offset_of!(lim_select_args, window) - 164usize];
+        [::core::mem::offset_of!(lim_select_args, history) - 176usize];
+    ["Offset of field: lim_select_args::window"][::core::mem::offset_of!(lim_select_args, window) - 180usize];
     ["Offset of field: lim_select_args::page_size"]
-        [::core::mem::offset_of!(lim_select_args, page_size) - 168usize];
+        [::core::mem::offset_of!(lim_select_args, page_size) - 184usize];
 };
 unsafe extern "C" {
     pub fn lim_linear(args: *const lim_linear_args, stream: *mut ::core::ffi::c_void) -> lim_i32;

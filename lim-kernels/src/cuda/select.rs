@@ -29,15 +29,18 @@ pub(super) fn select(cuda: &mut Cuda, op: Select<'_, Cuda>) -> Result<()> {
         Pick::Union(_) | Pick::Mass { .. } | Pick::Nothing => heads.query(),
     };
     out.expect_room(OP, sets, heads, quota.budget())?;
-    out.expect_seqs(OP, batch)?;
+    out.expect_step(OP, batch)?;
     if let Some(scores) = scores {
         expect_scored(scores, rule, quota.budget(), rows, batch)?;
     }
+    let (firsts, firsts_stride) = out.firsts();
     let mut args = ffi::lim_select_args {
         scores: scores.map_or(ffi::lim_scores { data: std::ptr::null_mut(), stride: 4 }, |s| s.raw()),
         batch: batch.raw(),
         out: out.raw(),
         counters,
+        firsts,
+        firsts_stride,
         scratch: std::ptr::null_mut(),
         scratch_bytes: 0,
         share,

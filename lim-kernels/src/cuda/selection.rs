@@ -8,8 +8,13 @@ use crate::{Capacity, Error, Heads, PageSize, Result, Sets};
 pub struct CudaSelection {
     ids: Buffer<i32>,
     count: Buffer<i32>,
+    /// What the union of heads counts with, `[seqs][firsts_stride]`; empty where every head has its own set.
+    firsts: Buffer<u64>,
+    firsts_stride: usize,
     /// n when the choice was made, by sequence; 0 before that.
     lens: Vec<usize>,
+    /// Tokens a sequence may have.
+    tokens: usize,
     heads: Heads,
     sets: Sets,
     budget: usize,
@@ -30,6 +35,11 @@ impl CudaSelection {
             },
             capacity: self.stride as i32,
         }
+    }
+
+    /// Where the union of heads counts, and the words a sequence has there.
+    pub(super) fn firsts(&self) -> (*mut u64, i64) {
+        (self.firsts.ptr(), self.firsts_stride as i64)
     }
 
     /// Checks that the choice can be made here.
@@ -74,6 +84,16 @@ impl CudaSelection {
         Err(shape_error(op, "selection", &[self.lens.len()], &[batch.seqs()]))
     }
 
+    /// Checks that a choice can be made for every sequence of the step, however long it may be.
+    pub(super) fn expect_step(&self, op: &'static str, batch: &CudaBatch) -> Result<()> {
+        self.expect_seqs(op, batch)?;
+        let tokens = batch.capacity().tokens;
+        if self.tokens >= tokens {
+            return Ok(());
+        }
+        Err(shape_error(op, "tokens of the selection", &[self.tokens], &[tokens]))
+    }
+
     /// Notes the step that the choice is made for.
     pub(super) fn note(&mut self, batch: &CudaBatch) {
         self.lens[..batch.seqs()].copy_from_slice(batch.lens());
@@ -94,9 +114,26 @@ impl Cuda {
         }
         let stride = budget.max(PageSize::MAX).next_multiple_of(4);
         let rows = capacity.seqs.saturating_mul(sets.count(heads));
+        let firsts_stride = match sets {
+            Sets::Shared => (4 + stride).saturating_add(capacity.tokens),
+            Sets::PerKvHead | Sets::PerQueryHead => 0,
+        };
+        let firsts = self.zeros(capacity.seqs.saturating_mul(firsts_stride), "selected positions")?;
         let ids = self.zeros(rows.saturating_mul(stride), "selected positions")?;
         let count = self.zeros(rows, "selected positions")?;
-        Ok(CudaSelection { ids, count, lens: vec![0; capacity.seqs], heads, sets, budget, stride })
+        let lens = vec![0; capacity.seqs];
+        Ok(CudaSelection {
+            ids,
+            count,
+            firsts,
+            firsts_stride,
+            lens,
+            tokens: capacity.tokens,
+            heads,
+            sets,
+            budget,
+            stride,
+        })
     }
 
     pub(super) fn selection_to_host(
