@@ -86,13 +86,9 @@ __device__ inline void copy_async(uint32_t shared, const void *global, lim_u64 p
   asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "l"(policy)
                : "memory");
 }
-// The same of BYTES (4, 8 or 16), to be kept in the caches.
-template <int BYTES> __device__ inline void copy_async(uint32_t shared, const void *global) {
-  if constexpr (BYTES == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
-  } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(global), "n"(BYTES) : "memory");
-  }
+// The same, to be kept in the caches.
+__device__ inline void copy_async(uint32_t shared, const void *global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
 }
 // Closes a group of copies; await_copies<N> returns once all but this thread's N latest groups have arrived.
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }

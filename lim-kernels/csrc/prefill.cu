@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP, D == 256 ? 1 : 3)
   for (int i = threadIdx.x; i < PREFILL_ROWS * CHUNKS; i += THREADS) {
     int row = i / CHUNKS, chunk = i % CHUNKS;
     const T *q = static_cast<const T *>(a.q) + static_cast<long long>(row0 + min(row, tile.rows - 1)) * a.q_stride;
-    copy_async<16>(base + Shape::Q_AT + row * PITCH + chunk * 16, q + head * D + chunk * 8);
+    copy_async(base + Shape::Q_AT + row * PITCH + chunk * 16, q + head * D + chunk * 8);
   }
   commit_copies();
   uint32_t q_address = base + Shape::Q_AT + (warp * 16 + lane % 16) * PITCH + lane / 16 * 16;
@@ -74,8 +74,8 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP, D == 256 ? 1 : 3)
     for (int x = 0; x < KEYS * CHUNKS / THREADS; x++) {
       int i = threadIdx.x + x * THREADS, key = i / CHUNKS, chunk = i % CHUNKS;
       long long at = tokens.row(tokens.position(j * KEYS + key)) * width + chunk * 8;
-      copy_async<16>(to + key * PITCH + chunk * 16, keys + at);
-      copy_async<16>(to + Shape::HALF + key * PITCH + chunk * 16, values + at);
+      copy_async(to + key * PITCH + chunk * 16, keys + at);
+      copy_async(to + Shape::HALF + key * PITCH + chunk * 16, values + at);
     }
   };
 

@@ -76,7 +76,7 @@ __device__ inline void copy_tiles(const lim_prefill_args &a, int seq, int kv_hea
 #pragma unroll
     for (int i = 0; i < BLOCK; i += PASS) {
       uint32_t row = __shfl_sync(FULL, rows, i + first);
-      copy_async<16>(to + i * 128 + ((chunk ^ (first + i)) % 8) * 16, from + static_cast<uint64_t>(row) * width);
+      copy_async(to + i * 128 + ((chunk ^ (first + i)) % 8) * 16, from + static_cast<uint64_t>(row) * width);
     }
   };
   auto publish = [&](int slot, int arrivals) {
@@ -139,8 +139,8 @@ __device__ inline void attend_rows(const lim_prefill_args &a, const RowTile &til
   for (int x = 0; x < Shape::GROUP_ROWS * CHUNKS / WARPGROUP; x++) {
     int i = thread + x * WARPGROUP, row = i / CHUNKS, chunk = i % CHUNKS, of = begin + min(row, rows - 1);
     const T *q = static_cast<const T *>(a.q) + static_cast<long long>(tile.first + of / heads) * a.q_stride;
-    copy_async<16>(queries + chunk / 8 * Shape::Q_PANEL + row * 128 + ((chunk ^ row) % 8) * 16,
-                   q + (kv_head * heads + of % heads) * D + chunk * 8);
+    copy_async(queries + chunk / 8 * Shape::Q_PANEL + row * 128 + ((chunk ^ row) % 8) * 16,
+               q + (kv_head * heads + of % heads) * D + chunk * 8);
   }
   commit_copies();
   await_copies<0>();
