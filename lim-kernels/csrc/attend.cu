@@ -13,6 +13,7 @@ namespace lim {
 
 struct AttendPlan {
   Cut cut;
+  LaneCounts lanes;
   int chunks;      // most chunks a lane can have
   int shift;       // log2 of the page size
   float *sums;     // [seqs][heads][chunks][D]
@@ -73,16 +74,15 @@ __global__ void __launch_bounds__(WARPS * WARP, 1)
   __shared__ bool last;
   Gate gate;
   if (!a.early) gate.open();
-  int warp = threadIdx.x / WARP, group = a.heads / a.kv.kv_heads;
+  int warp = threadIdx.x / WARP, group = plan.lanes.group.d;
   char *mine = shared + warp * Shape::PER_WARP;
   const float *states = reinterpret_cast<const float *>(shared);  // [warp][head][PITCH], warps PER_WARP bytes apart
   constexpr int WARP_PITCH = Shape::PER_WARP / 4;
-  Schedule schedule(a.batch, a.selection, plan.cut, a.kv.kv_heads, a.heads, 0);
+  Schedule schedule(a.batch, a.selection, plan.cut, plan.lanes, 0);
   Unit u;
   for (int index = blockIdx.x; schedule.find(index, u); index += gridDim.x) {
-    bool per_head = u.lanes != a.kv.kv_heads;  // lanes are query heads
-    int kv_head = per_head ? u.lane / group : u.lane;
-    int head = per_head ? u.lane : u.lane * group, heads = per_head ? 1 : group;
+    int kv_head = u.per_head ? plan.lanes.group.divide(u.lane) : u.lane;
+    int head = u.per_head ? u.lane : u.lane * group, heads = u.per_head ? 1 : group;
     int set = u.seq * a.selection.sets + (a.selection.kind == LIM_SHARED ? 0 : u.lane);
     Source<T> from;
     from.tokens.ids = u.dense ? nullptr : a.selection.ids + static_cast<long long>(set) * a.selection.capacity;
@@ -163,7 +163,7 @@ struct AttendSize {
   long long bytes;
 };
 
-constexpr int LEAST_CHUNK = 128, MOST_CHUNK_LOG = 13;
+constexpr int LEAST_CHUNK = 128, MOST_CHUNK = 8192;
 // Counters stand at the start of the scratch whatever the shapes, so that launches of any shapes may share it.
 constexpr int COUNTERS = 1 << 16;
 
@@ -172,7 +172,9 @@ inline AttendSize attend_size(const lim_attend_args &a, int slots) {
   AttendSize size = {};
   int lanes = a.batch.seqs * a.kv.kv_heads;
   int target = a.splits ? a.splits : lanes >= slots ? 1 : slots / (lanes ? lanes : 1);
-  size.plan.cut = Cut{target, LEAST_CHUNK, MOST_CHUNK_LOG};
+  size.plan.cut = cut_for(slots, lanes, target, LEAST_CHUNK, MOST_CHUNK);
+  if (a.splits) size.plan.cut.fill = 0;  // nothing may follow from the number of sequences
+  size.plan.lanes = lane_counts(a.heads, a.kv.kv_heads);
   size.plan.chunks = most_chunks(size.plan.cut, a.batch.max_len);
   size.plan.shift = log2_of(a.kv.page_size);
   long long parts = static_cast<long long>(a.batch.seqs) * a.heads * size.plan.chunks;

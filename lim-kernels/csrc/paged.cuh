@@ -12,43 +12,93 @@ namespace lim {
 
 constexpr int TILE = 16;  // tokens a warp takes at a time: the rows of one matrix product
 
-// How long chunks are; made on the host from capacities. A lane is cut into `target` chunks or, where these would be too
-// long, twice as many, three times, ...: so units of sequences alike fill whole rounds of the blocks, and no chunk is left
-// with the few tokens that are too many.
-struct Cut {
-  int target;
-  int least;     // tokens of a chunk at least, a multiple of TILE
-  int most_log;  // log2 of the tokens of a chunk at most; an eighth more is let pass
-};
-
 __host__ __device__ inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// `target` times this many chunks, each of `each` tokens before it.
-__host__ __device__ inline int chunk_factor(Cut cut, int each) {
-  int factor = (each - 1 + (7 << cut.most_log >> 3)) >> cut.most_log;
-  return factor < 1 ? 1 : factor;
+inline int log2_of(int power) {
+  int shift = 0;
+  while ((1 << shift) < power) shift++;
+  return shift;
 }
 
-__host__ __device__ inline int chunk_tokens(Cut cut, int tokens) {
-  int each = ceil_div(tokens, cut.target), factor = chunk_factor(cut, each);
-  int c = ceil_div(factor == 1 ? each : ceil_div(each, factor), TILE) * TILE;
-  return c < cut.least ? cut.least : c;
+// Division by a number that the host knows: x / d for 0 <= x < 2^31 as a product and a shift. A division proper is 35
+// instructions one after the other, and a kernel's first read would wait for several.
+struct Divisor {
+  int d;
+  unsigned multiplier;
+  int shift;
+
+  __host__ __device__ int divide(int x) const {
+    return static_cast<int>(static_cast<lim_u64>(static_cast<unsigned>(x)) * multiplier >> shift);
+  }
+};
+inline Divisor divisor(int d) {
+  int log = log2_of(d);  // rounded up
+  return {d, static_cast<unsigned>((1ull << (31 + log)) / d + 1), 31 + log};
 }
 
-// Most chunks of a lane of up to `tokens` tokens.
-inline int most_chunks(Cut cut, int tokens) {
-  return cut.target * chunk_factor(cut, ceil_div(tokens, cut.target));
+// The lanes of a sequence, made on the host.
+struct LaneCounts {
+  Divisor kv, query;  // heads
+  Divisor group;      // query heads that share a KV head
+};
+inline LaneCounts lane_counts(int heads, int kv_heads) {
+  return {divisor(kv_heads), divisor(heads), divisor(heads / kv_heads)};
+}
+
+// How long chunks are; made on the host from capacities. A lane is cut into `target` chunks, or twice as many, four
+// times, ... until they are about 1 << most_log tokens or shorter, and doubled `fill` times at least where that leaves
+// long chunks: units of lanes alike then fill whole rounds of the blocks, and no chunk is left with the few tokens that
+// are too many.
+struct Cut {
+  Divisor target;           // chunks a lane is cut into
+  int fill;                 // doublings after which a tenth of the blocks' rounds is idle at most, or 3
+  int least_log, most_log;  // log2 of the tokens of a chunk at least, and at most, give or take a sixth
+
+  __host__ __device__ int each(int tokens) const { return target.divide(tokens + target.d - 1); }
+  // Bits of this number: how often `target` is doubled for chunks of `each` tokens. An eighth is overlooked, so that
+  // the first tokens beyond a round number do not double anything.
+  __host__ __device__ int excess(int each) const { return each - each / 8 - 1 >> most_log; }
+  __host__ __device__ bool fills(int each) const { return each >> fill >= 2048; }
+};
+// Blocks that run at once take lanes * target units, or a power of two as many, in rounds.
+inline Cut cut_for(int slots, int lanes, int target, int least, int most) {
+  Cut cut = {divisor(target), 0, log2_of(least), log2_of(most)};
+  auto idle = [&](int doubled) {  // share of the blocks' rounds
+    long long units = static_cast<long long>(lanes) * target << doubled, rounds = (units + slots - 1) / slots;
+    return 1 - static_cast<double>(units) / (rounds * slots);
+  };
+  while (cut.fill < 3 && lanes && idle(cut.fill) > 0.1) cut.fill++;
+  return cut;
+}
+
+struct Pieces {
+  int length;  // tokens of a full chunk
+  int chunks;  // the last may be empty
+};
+__device__ inline Pieces pieces(const Cut &cut, int tokens) {
+  int each = cut.each(tokens), doubled = 32 - __clz(max(cut.excess(each), 0));
+  if (cut.fills(each)) doubled = max(doubled, cut.fill);
+  int length = ((each + (1 << doubled) - 1 >> doubled) + TILE - 1) / TILE * TILE;
+  int least = 1 << cut.least_log;
+  if (length <= least) return {least, tokens + least - 1 >> cut.least_log};
+  return {length, cut.target.d << doubled};
+}
+// The most chunks of a lane of up to so many tokens.
+inline int most_chunks(const Cut &cut, int tokens) {
+  int each = cut.each(tokens), doubled = 0;
+  for (int x = cut.excess(each); x > 0; x >>= 1) doubled++;
+  return cut.target.d << (cut.fills(each) && cut.fill > doubled ? cut.fill : doubled);
 }
 
 struct Unit {
   int seq;
   int n;       // cached tokens of the sequence
   int lane;    // KV head or query head
-  int lanes;   // of the sequence
   int chunk;   // index of the chunk
   int chunks;  // of the lane
   int length;  // tokens of a full chunk
   bool dense;
+  bool per_head;  // lanes are query heads, with sets of their own
 };
 
 // Walks through the units u = block, block + blocks, ... Each warp keeps 32 sequences in its lanes' registers; all
@@ -56,56 +106,58 @@ struct Unit {
 struct Schedule {
   const lim_batch &batch;
   const lim_selection &selection;
-  Cut cut;
-  int kv_heads, heads;
-  int above;                           // sequences with n <= above have no units
-  int seq0 = 0, before = 0;            // sequences and units before the 32 in hand
-  int n, tokens, lanes, chunks, upto;  // of this thread's sequence; upto: units of the 32 up to and with it
+  const Cut &cut;
+  const LaneCounts &heads;
+  int above;                   // sequences with n <= above have no units
+  int seq0 = -WARP;            // first of the 32 sequences in hand
+  int before = 0, all = 0;     // units before them, and theirs
+  int n, units, upto;          // of this thread's sequence; upto: units of the 32 up to and with it
+  Pieces cuts;
   bool dense;
 
-  __device__ Schedule(const lim_batch &batch, const lim_selection &selection, Cut cut, int kv_heads, int heads,
+  __device__ Schedule(const lim_batch &batch, const lim_selection &selection, const Cut &cut, const LaneCounts &heads,
                       int above)
-      : batch(batch), selection(selection), cut(cut), kv_heads(kv_heads), heads(heads), above(above) {
-    take();
-  }
+      : batch(batch), selection(selection), cut(cut), heads(heads), above(above) {}
+
+  __device__ bool per_head(bool dense) const { return !dense && selection.kind == LIM_PER_QUERY_HEAD; }
+  __device__ int lanes(bool dense) const { return per_head(dense) ? heads.query.d : heads.kv.d; }
 
   __device__ void take() {
-    int s = seq0 + threadIdx.x % WARP;
+    int s = seq0 + static_cast<int>(threadIdx.x) % WARP;
     bool there = s < batch.seqs;
     n = there ? batch.len[s] : 0;
     int count = there && selection.ids ? selection.count[s * selection.sets] : LIM_DENSE;
     dense = count < 0;
     // Sets of one sequence may differ in size, so their common cut is that of the largest possible.
-    tokens = dense ? n : selection.kind == LIM_SHARED ? count : min(n, selection.capacity);
+    int tokens = dense ? n : selection.kind == LIM_SHARED ? count : min(n, selection.capacity);
     if (n <= above) tokens = 0;
-    lanes = !dense && selection.kind == LIM_PER_QUERY_HEAD ? heads : kv_heads;
-    chunks = tokens ? ceil_div(tokens, chunk_tokens(cut, tokens)) : 0;
-    upto = lanes * chunks;
-    for (int d = 1; d < WARP; d *= 2) {
+    cuts = pieces(cut, tokens);
+    units = lanes(dense) * cuts.chunks;
+    upto = units;
+    for (int d = 1; d < min(batch.seqs - seq0, WARP); d *= 2) {
       int x = __shfl_up_sync(FULL, upto, d);
       if (threadIdx.x % WARP >= d) upto += x;
     }
+    all = __shfl_sync(FULL, upto, min(batch.seqs - seq0, WARP) - 1);
   }
 
-  // The unit numbered u; false when there are no more. Calls go up in u.
+  // The unit numbered u; false when there are no more, and `before` is their number. Calls go up in u.
   __device__ bool find(int u, Unit &unit) {
-    int total;
-    while (u - before >= (total = __shfl_sync(FULL, upto, WARP - 1))) {
-      before += total;
-      seq0 += WARP;
+    while (u - before >= all) {
+      before += all, all = 0, seq0 += WARP;
       if (seq0 >= batch.seqs) return false;
       take();
     }
-    int i = __popc(__ballot_sync(FULL, upto <= u - before));
+    int i = __popc(__ballot_sync(FULL, upto <= u - before) & (2u << min(batch.seqs - seq0, WARP) - 1) - 1);
     unit.seq = seq0 + i;
     unit.n = __shfl_sync(FULL, n, i);
-    unit.lanes = __shfl_sync(FULL, lanes, i);
-    unit.chunks = __shfl_sync(FULL, chunks, i);
-    unit.length = chunk_tokens(cut, __shfl_sync(FULL, tokens, i));
+    unit.chunks = __shfl_sync(FULL, cuts.chunks, i);
+    unit.length = __shfl_sync(FULL, cuts.length, i);
     unit.dense = __shfl_sync(FULL, dense, i);
-    int rest = u - before - (__shfl_sync(FULL, upto, i) - unit.lanes * unit.chunks);
-    unit.chunk = rest / unit.lanes;
-    unit.lane = rest % unit.lanes;
+    unit.per_head = per_head(unit.dense);
+    int rest = u - before - __shfl_sync(FULL, upto - units, i);
+    unit.chunk = unit.per_head ? heads.query.divide(rest) : heads.kv.divide(rest);
+    unit.lane = rest - unit.chunk * lanes(unit.dense);
     return true;
   }
 };
@@ -127,12 +179,6 @@ struct Tokens {
     return (table[position >> shift] << (shift + 1)) + (position & ((1 << shift) - 1));
   }
 };
-
-inline int log2_of(int power) {
-  int shift = 0;
-  while ((1 << shift) < power) shift++;
-  return shift;
-}
 
 // Host-side checks shared by the launchers.
 inline lim_i32 check(const lim_kv &kv, const lim_batch &batch, int heads) {

@@ -104,16 +104,17 @@ template <int D, int NT> struct WarpScore<float, D, NT> {
 
 template <class T, int D, int NT>
 __global__ void __launch_bounds__(SCORE_WARPS *WARP)
-    score_kernel(const __grid_constant__ lim_score_args a, Cut cut, int shift) {
+    score_kernel(const __grid_constant__ lim_score_args a, const __grid_constant__ Cut cut,
+                 const __grid_constant__ LaneCounts lanes, int shift) {
   extern __shared__ __align__(128) char shared[];
   await_dependencies();
   allow_dependents();
   using Scorer = WarpScore<T, D, NT>;
   bool pages = a.of == LIM_SCORE_PAGES;
-  int group = a.heads / a.kv.kv_heads, width = a.kv.kv_heads * D;
+  int group = lanes.group.d, width = a.kv.kv_heads * D;
   // Units are cut by tokens for both kinds: a run of tokens, or the pages that start in it.
   lim_selection all = {};
-  Schedule schedule(a.batch, all, cut, a.kv.kv_heads, a.heads, a.budget);
+  Schedule schedule(a.batch, all, cut, lanes, a.budget);
   Unit u;
   for (int index = blockIdx.x; schedule.find(index, u); index += gridDim.x) {
     int begin = u.chunk * u.length, end = min(begin + u.length, u.n), head = u.lane * group;
@@ -142,9 +143,10 @@ __global__ void __launch_bounds__(SCORE_WARPS *WARP)
 
 template <class T, int D> lim_i32 score_group(const Machine &m, const lim_score_args &a, void *stream) {
   int blocks = m.sms * SCORE_BLOCKS, lanes = a.batch.seqs * a.kv.kv_heads;
-  Cut cut = {lanes < blocks ? blocks / lanes : 1, SCORE_WARPS * TILE, 12};
+  Cut cut = {divisor(lanes < blocks ? blocks / lanes : 1), 0, log2_of(SCORE_WARPS * TILE), 12};
+  LaneCounts heads = lane_counts(a.heads, a.kv.kv_heads);
   auto run = [&](auto kernel, int shared) {
-    return launch(m, kernel, dim3(blocks), SCORE_WARPS * WARP, shared, stream, a, cut, log2_of(a.kv.page_size));
+    return launch(m, kernel, dim3(blocks), SCORE_WARPS * WARP, shared, stream, a, cut, heads, log2_of(a.kv.page_size));
   };
   if (a.heads > 8 * a.kv.kv_heads) return run(score_kernel<T, D, 2>, SCORE_WARPS * WarpScore<T, D, 2>::SHARED);
   return run(score_kernel<T, D, 1>, SCORE_WARPS * WarpScore<T, D, 1>::SHARED);

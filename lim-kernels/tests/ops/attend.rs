@@ -8,7 +8,7 @@ use crate::fixture::{Cache, Rng, Subject, close, layout, poisoned, read};
 use crate::reference::{attend_heads, dot};
 use crate::select::Lists;
 
-/// Every head_dim, groups from 1 to 16 with 7, every page size.
+/// Every head_dim, groups from 1 to 16 with 7, every page size, few sequences and many.
 fn cases<B>(s: &Subject<B>) -> Vec<(KvLayout, Vec<usize>)> {
     let shapes = [
         (1, 1, 32),
@@ -29,6 +29,16 @@ fn cases<B>(s: &Subject<B>) -> Vec<(KvLayout, Vec<usize>)> {
             all.push((layout(h, kv, dim, pages[(i + 3 * j) % 9], dtype), lens[(i + j) % 4].clone()));
         }
     }
+    // 16, 8, 4 and 2 blocks to a lane.
+    for (seqs, dim) in [(1, 128), (2, 64), (4, 96), (8, 32)] {
+        let lens = (0..seqs).map(|seq| 900 - 107 * seq).collect();
+        all.push((layout(24, 8, dim, 16, s.dtypes[s.dtypes.len() - 1]), lens));
+    }
+    // More sequences than a warp has lanes, more units than blocks.
+    all.push((
+        layout(16, 8, 64, 4, s.dtypes[s.dtypes.len() - 1]),
+        (0..45).map(|seq| 1 + 37 * seq % 300).collect(),
+    ));
     all.retain(|(layout, _)| s.takes(*layout));
     all
 }
