@@ -170,11 +170,10 @@ fn run(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
 }
 
 /// Whether `linear_stream.cu` holds the product's x in registers. Then it is no slower than cublasLt and the kernels
-/// around it up to its last row (all weights of Qwen3-8B at 16 rows, ms: H100 5.9 against 6.5; H200, in runs on two days,
-/// 4.72 against 4.75).
+/// around it up to its last row. A longer x it takes in passes, and cublasLt is faster (H200, 16 rows of Qwen3-8B at
+/// 32,768 tokens with LessIsMore, ms a step: 7.99 with the MLP's second product in passes, 7.82 with cublasLt's).
 fn streams(cuda: &Cuda, s: &Skinny<'_>) -> Result<bool> {
-    let held = s.epilogue == Epilogue::AddF32 || s.linear.shape[1] <= HELD_COLUMNS;
-    Ok(held && s.linear.dtype != DType::F32 && cuda.capability()?.0 >= 9)
+    Ok(s.linear.shape[1] <= HELD_COLUMNS && s.linear.dtype != DType::F32 && cuda.capability()?.0 >= 9)
 }
 
 /// One kernel; the norm is a kernel of its own from two rows on, where every block repeating it costs more.
