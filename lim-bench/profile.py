@@ -22,7 +22,7 @@ CLASSES = [
     ("RMSNorm", r"rms_norm"),
     ("append", r"append_kernel"),
     ("attention", r"attend_kernel"),
-    ("selection", r"(rows|few|top|total|union|share|score)_kernel|pool|gates"),
+    ("selection", r"(rows|few|cut|top|total|union|share|score)_kernel|pool|gates"),
     ("products", r"linear|feed_forward|gemm|nvjet|cutlass|swiglu|bias_kernel"),
     ("sampling", r"sample|seen|draw"),
 ]
