@@ -7,8 +7,9 @@
 // Rows lie 64 bytes apart from a multiple of 128 in shared memory, so that 16-byte reads hit every bank once.
 //
 // The ring is filled before the wait for the previous kernel. One row of x stays in shared memory. More stay in
-// registers, so that nothing is missing in the ring: a warp holds its columns of up to 4096, and takes a longer x in
-// passes that add to y. Where y is not made that way, x's columns travel with the weights of their stage.
+// registers, so that nothing is missing in the ring: a warp holds its columns of up to 4096. A longer x stays in shared
+// memory while the ring has room beside it; else its columns travel with the weights of their stage, or, where more than
+// 8 rows are added to y, registers take it in passes.
 //
 // Bytes: out * in elements once.
 #include "linear.cuh"
