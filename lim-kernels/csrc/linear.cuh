@@ -4,6 +4,16 @@
 
 namespace lim {
 
+// Four elements of a row behind its norm.
+template <typename T> __device__ __forceinline__ uint2 normed(float4 v, float scale, float4 weight) {
+  uint2 out;
+  out.x = pack<T>(v.x * scale * weight.x, v.y * scale * weight.y);
+  out.y = pack<T>(v.z * scale * weight.z, v.w * scale * weight.w);
+  return out;
+}
+
+__device__ __forceinline__ float sum_of_squares(float4 v) { return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; }
+
 // Brings x to shared memory, normalised where a norm is given; row r of the product is row `row_ids[r]` of x. Called by
 // the first WARPS warps of a block; `sync` is their barrier. `pitch` is in elements.
 template <typename T, int WARPS, typename Sync>
@@ -35,8 +45,7 @@ __device__ __forceinline__ void stage_x(const lim_linear_args &a, T *xs, int pit
     const float4 *x = reinterpret_cast<const float4 *>(static_cast<const float *>(a.x) + src);
     float sum = 0.0f;
     for (int i = threadIdx.x; i < a.in / 4; i += kThreads) {
-      const float4 v = x[i];
-      sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+      sum += sum_of_squares(x[i]);
     }
 #pragma unroll
     for (int d = WARP / 2; d > 0; d /= 2) sum += __shfl_xor_sync(FULL, sum, d);
@@ -52,11 +61,7 @@ __device__ __forceinline__ void stage_x(const lim_linear_args &a, T *xs, int pit
     const float4 *x = reinterpret_cast<const float4 *>(static_cast<const float *>(a.x) + src);
     const float4 *norm = reinterpret_cast<const float4 *>(a.norm);
     for (int i = threadIdx.x; i < a.in / 4; i += kThreads) {
-      const float4 v = x[i], w = norm[i];
-      uint2 out;
-      out.x = pack<T>(v.x * scale * w.x, v.y * scale * w.y);
-      out.y = pack<T>(v.z * scale * w.z, v.w * scale * w.w);
-      reinterpret_cast<uint2 *>(xs + m * pitch)[i] = out;
+      reinterpret_cast<uint2 *>(xs + m * pitch)[i] = normed<T>(x[i], scale, norm[i]);
     }
   }
 }
@@ -88,7 +93,7 @@ template <typename T, int WARPS> struct NormedRow {
       if (inside(a, j)) v[j] = x[threadIdx.x + j * kThreads];
     float sum = 0.0f;
 #pragma unroll
-    for (int j = 0; j < kQuads; j++) sum += v[j].x * v[j].x + v[j].y * v[j].y + v[j].z * v[j].z + v[j].w * v[j].w;
+    for (int j = 0; j < kQuads; j++) sum += sum_of_squares(v[j]);
 #pragma unroll
     for (int d = WARP / 2; d > 0; d /= 2) sum += __shfl_xor_sync(FULL, sum, d);
     if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = sum;
@@ -99,11 +104,7 @@ template <typename T, int WARPS> struct NormedRow {
     const float scale = rsqrtf(sum / a.in + a.eps);
 #pragma unroll
     for (int j = 0; j < kQuads; j++) {
-      if (!inside(a, j)) continue;
-      uint2 out;
-      out.x = pack<T>(v[j].x * scale * weight[j].x, v[j].y * scale * weight[j].y);
-      out.y = pack<T>(v[j].z * scale * weight[j].z, v[j].w * scale * weight[j].w);
-      reinterpret_cast<uint2 *>(xs)[threadIdx.x + j * kThreads] = out;
+      if (inside(a, j)) reinterpret_cast<uint2 *>(xs)[threadIdx.x + j * kThreads] = normed<T>(v[j], scale, weight[j]);
     }
   }
 };

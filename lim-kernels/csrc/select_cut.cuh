@@ -67,16 +67,9 @@ __global__ void __launch_bounds__(kUnionThreads, 2) cut_kernel(const __grid_cons
     cut = Cut(p, seq);
     if (tid == 0) *cut.firsts.arrived = 0;
     clear_bits(p, shared);
-    cut.load(p, true);
-    cut.choose(p);
-    cut.find(p, a.history, c.want, of_all);
-    tidy(p, n, seq, cut, c.want);
+    cut_all(p, c, n, seq, cut, of_all);
   }
-  if (p.bits_shared) {
-    finish<true>(p, c, n, seq, cut, (lim_u32 *)shared, of_all);
-  } else {
-    finish<false>(p, c, n, seq, cut, p.bits + (lim_i64)seq * p.bit_words, of_all);
-  }
+  finish(p, c, n, seq, cut, shared, of_all);
 }
 
 }  // namespace lim_select_

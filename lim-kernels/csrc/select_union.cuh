@@ -127,9 +127,16 @@ __device__ inline void tidy(const Plan &p, int n, int seq, const Cut &cut, lim_u
   atomicAdd(&a.counters[2], 1ull);
 }
 
-// Makes the union of a cut that was found. By all threads.
+// The way to a union where every rank that counts is there: finds the cut and tidies up behind it.
+__device__ __forceinline__ void cut_all(const Plan &p, const Candidates &c, int n, int seq, Cut &cut, UnionShared &sh) {
+  cut.load(p, true);
+  cut.choose(p);
+  cut.find(p, p.a.history, c.want, sh);
+  tidy(p, n, seq, cut, c.want);
+}
+
 template <bool Shared>
-__device__ __forceinline__ void finish(const Plan &p, const Candidates &c, int n, int seq, Cut &cut, lim_u32 *bits,
+__device__ __forceinline__ void finish_in(const Plan &p, const Candidates &c, int n, int seq, Cut &cut, lim_u32 *bits,
                                        UnionShared &sh) {
   const int tid = threadIdx.x;
   if (!Shared) {
@@ -158,6 +165,16 @@ __device__ __forceinline__ void finish(const Plan &p, const Candidates &c, int n
   write_ids<kUnionThreads>(p, c, bits, n, seq, sh.sums[0]);
 }
 
+// Makes the union of a cut that was found. By all threads.
+__device__ __forceinline__ void finish(const Plan &p, const Candidates &c, int n, int seq, Cut &cut, unsigned char *shared,
+                                       UnionShared &sh) {
+  if (p.bits_shared) {
+    finish_in<true>(p, c, n, seq, cut, (lim_u32 *)shared, sh);
+  } else {
+    finish_in<false>(p, c, n, seq, cut, p.bits + (lim_i64)seq * p.bit_words, sh);
+  }
+}
+
 // union [seq]: the union where lists end at a share of the softmax, and the ids of rules that rank nothing.
 __global__ void __launch_bounds__(kUnionThreads) union_kernel(const __grid_constant__ Plan p) {
   extern __shared__ __align__(16) unsigned char shared[];
@@ -180,15 +197,8 @@ __global__ void __launch_bounds__(kUnionThreads) union_kernel(const __grid_const
     return;
   }
   Cut cut(p, seq);
-  cut.load(p, true);
-  cut.choose(p);
-  cut.find(p, a.history, c.want, sh);
-  tidy(p, n, seq, cut, c.want);
-  if (p.bits_shared) {
-    finish<true>(p, c, n, seq, cut, (lim_u32 *)shared, sh);
-  } else {
-    finish<false>(p, c, n, seq, cut, p.bits + (lim_i64)seq * p.bit_words, sh);
-  }
+  cut_all(p, c, n, seq, cut, sh);
+  finish(p, c, n, seq, cut, shared, sh);
 }
 
 }  // namespace lim_select_
