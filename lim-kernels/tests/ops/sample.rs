@@ -2,7 +2,7 @@
 
 use lim_kernels::{
     Append, Attend, Backend, Capacity, Draw, Embed, Error, Heads, KvLayout, Over, PageExtras, PageSize,
-    RowsKind, Sample, SampleParams, Sampled, Step,
+    RowsKind, Sample, SampleParams, Sampled, Step, Tensor,
 };
 
 use crate::fixture::{Rng, Subject, close, host, rows};
@@ -321,23 +321,17 @@ pub(crate) fn what_a_step_goes_on_with<B: Backend>(s: &mut Subject<B>) {
     s.b.append(Append { qkv: &mut qkv, qk_norm: None, eps: 0.0, rope: &rope, batch: &batch, kv: &mut kv })
         .unwrap();
     let mut out = s.b.rows(RowsKind::Activation, [4, 64]).unwrap();
-    let (q, over) = (&qkv, Over::Dense);
-    let attend = Attend {
-        q,
-        kv: &kv,
-        heads,
-        scale: 0.0,
-        batch: &batch,
-        over,
-        layer: 0,
-        counters: &mut counters,
-        out: &mut out,
+    // Without a scale all tokens weigh the same.
+    let mut attend = |b: &mut B, q: &Tensor<B::Rows, 2>, batch: &B::Batch, counters: &mut B::Counters| {
+        let (kv, over, out) = (&kv, Over::Dense, &mut out);
+        b.attend(Attend { q, kv, heads, scale: 0.0, batch, over, layer: 0, counters, out }).unwrap();
+        let mut attended = vec![0.0; 4 * 64];
+        b.read_rows(out, &mut attended).unwrap();
+        attended
     };
-    s.b.attend(attend).unwrap();
+    let attended = attend(&mut s.b, &qkv, &batch, &mut counters);
     let count = s.b.read_counters(&counters).unwrap()[0];
     assert_eq!((count.attended, count.context), (5 + 7, 5 + 7));
-    let mut attended = vec![0.0; 4 * 64];
-    s.b.read_rows(&out, &mut attended).unwrap();
     // The other slots hold zeros, so a mean over n tokens is the new value over n.
     close(attended[0], 1.0 / 5.0, 0.01, "first");
     close(attended[2 * 64], 3.0 / 7.0, 0.01, "third");
@@ -348,19 +342,6 @@ pub(crate) fn what_a_step_goes_on_with<B: Backend>(s: &mut Subject<B>) {
     other.push(&[0], 1, &[6]).unwrap();
     s.b.upload(&other, &mut batch).unwrap();
     s.b.write_rows(&vec![0.0; 2 * heads.qkv_width()], &mut qkv).unwrap();
-    let over = Over::Dense;
-    let attend = Attend {
-        q: &qkv,
-        kv: &kv,
-        heads,
-        scale: 0.0,
-        batch: &batch,
-        over,
-        layer: 0,
-        counters: &mut counters,
-        out: &mut out,
-    };
-    s.b.attend(attend).unwrap();
-    s.b.read_rows(&out, &mut attended).unwrap();
+    let attended = attend(&mut s.b, &qkv, &batch, &mut counters);
     assert_eq!(attended[..128], [0.0; 128]);
 }
