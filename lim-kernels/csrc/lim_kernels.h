@@ -90,7 +90,7 @@ typedef struct {
 #define LIM_LINEAR_MAX_ROWS 16
 
 /* What becomes of the sums. */
-#define LIM_STORE 0      /* y[r][o] = sum + bias, elements of `dtype` */
+#define LIM_STORE 0      /* y[r][o] = sum + bias, elements of `dtype`; the next kernel starts behind this one's wait */
 #define LIM_STORE_F32 1  /* the same as float32 */
 #define LIM_ADD_F32 2    /* y[r][o] += sum + bias, float32 */
 #define LIM_SWIGLU 3     /* y[r][o] = silu(gate) * up, elements of `dtype`; W is [2 * out][in], gate rows first */
@@ -223,7 +223,9 @@ typedef struct {
   const float *sin;    /* [positions][head_dim / 2] */
   lim_i32 positions;   /* >= batch.max_len */
   lim_i32 heads;
-  lim_i32 early;       /* 1: an earlier lim_append came after whatever wrote the batch; it can be read before the wait */
+  lim_i32 early;       /* 1: an earlier lim_append came after whatever wrote the batch, and the kernel before this one lets
+                          others start only behind its own wait, as LIM_STORE products do: the batch is read before the
+                          wait, and what follows may start at once */
   float eps;           /* of the norms */
 } lim_append_args;
 

@@ -124,7 +124,8 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   __syncthreads();
-  allow_dependents();
+  const bool at_once = lets_go_at_once(a);
+  if (at_once) allow_dependents();
 
   if (warp == kConsumers) {
     // The producer: lane r copies row r of each stage, and row r of x where x travels along.
@@ -157,6 +158,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
     Walk at = start;
     for (; i < p.stages && at.more(); i++, at.next()) ask_weights(at, i);
     await_dependencies();
+    if (!at_once) allow_dependents();
     if (kTravels) {
       Walk again = start;
       for (int j = 0; j < i; j++, again.next()) ask_x(again, j);

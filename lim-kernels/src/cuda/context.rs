@@ -30,6 +30,8 @@ pub struct Cuda {
     attend_scratch: Option<Buffer<u8>>,
     /// Whether the last kernel launched is append's.
     appended: Cell<bool>,
+    /// Whether the last kernel launched lets the next one start before its own wait for what came before it.
+    hasty: Cell<bool>,
     /// Whether append's kernel has been launched since anything wrote to a batch.
     settled: Cell<bool>,
     /// Scratch that was outgrown: captured graphs may still write to it.
@@ -77,6 +79,7 @@ impl Cuda {
             attend_scratch: None,
             appended: Cell::new(false),
             settled: Cell::new(false),
+            hasty: Cell::new(false),
             outgrown: Vec::new(),
         })
     }
@@ -130,14 +133,21 @@ impl Cuda {
     /// The stream as launchers take it, with the context made current for this thread. For every launch anew.
     pub(super) fn launch_stream(&self) -> Result<*mut std::ffi::c_void> {
         self.appended.set(false);
+        self.hasty.set(false);
         self.context.bind_to_thread().map_err(|e| self.driver_error(e))?;
         Ok(self.stream.cu_stream().cast())
     }
 
-    /// Notes that the kernel just launched is append's.
-    pub(super) fn note_append(&self) {
+    /// Notes that the kernel just launched is append's, which lets the next one start at once if it was `early` itself.
+    pub(super) fn note_append(&self, early: bool) {
         self.appended.set(true);
+        self.hasty.set(early);
         self.settled.set(true);
+    }
+
+    /// Notes that the kernel just launched lets the next one start before its own wait.
+    pub(super) fn note_hasty(&self) {
+        self.hasty.set(true);
     }
 
     /// Notes that a batch is written to by what is launched now.
@@ -145,10 +155,11 @@ impl Cuda {
         self.settled.set(false);
     }
 
-    /// Whether a kernel launched now finds its batch complete however early it starts: append's kernels wait for all before
-    /// them, and only then let another start.
+    /// Whether a kernel launched now finds its batch complete however early it starts, and with it all that was launched
+    /// before the last kernel: that one lets others start only behind its wait, and an append's wait came after what wrote
+    /// the batch.
     pub(super) fn batch_is_settled(&self) -> bool {
-        self.settled.get()
+        self.settled.get() && !self.hasty.get()
     }
 
     /// Whether append's kernel is the last one launched.

@@ -433,7 +433,7 @@ pub struct lim_append_args {
     #[doc = " >= batch.max_len"]
     pub positions: lim_i32,
     pub heads: lim_i32,
-    #[doc = " 1: an earlier lim_append came after whatever wrote the batch; it can be read before the wait"]
+    #[doc = " 1: an earlier lim_append came after whatever wrote the batch, and the kernel before this one lets\nothers start only behind its own wait, as LIM_STORE products do: the batch is read before the\nwait, and what follows may start at once"]
     pub early: lim_i32,
     #[doc = " of the norms"]
     pub eps: f32,

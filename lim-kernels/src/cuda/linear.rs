@@ -83,6 +83,7 @@ pub(super) fn embed(cuda: &mut Cuda, op: Embed<'_, Cuda>) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: device memory of the checked extents, alive in `op`; the kernel reads no row past the vocabulary.
     let status = unsafe { ffi::lim_embed(&args, stream) };
+    cuda.note_hasty();
     cuda.check("embed", table.dtype, status)
 }
 
@@ -227,6 +228,9 @@ fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: device memory of the extents that the verb checked, alive in its operands or in the scratch.
     let status = unsafe { ffi::lim_linear(&args, stream) };
+    if matches!(s.epilogue, Epilogue::AddF32 | Epilogue::SwiGlu) {
+        cuda.note_hasty();
+    }
     cuda.check(s.op, *dtype, status)
 }
 
@@ -277,6 +281,7 @@ fn around_gemm(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
         let stream = cuda.launch_stream()?;
         // SAFETY: `both` is `[rows][n]`, `y` is `[rows][n / 2]`, as the verb checked.
         let status = unsafe { ffi::lim_swiglu(&args, stream) };
+        cuda.note_hasty();
         cuda.check(s.op, dtype, status)?;
     }
     Ok(())
@@ -299,6 +304,7 @@ fn normalise(cuda: &mut Cuda, s: &Skinny<'_>, y: *mut c_void) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: `x` was checked by the verb; `y` is scratch of `rows * in` elements.
     let status = unsafe { ffi::lim_rms_norm(&args, stream) };
+    cuda.note_hasty();
     cuda.check(s.op, dtype, status)
 }
 
