@@ -153,7 +153,6 @@ struct Gate {
   __device__ void open() {
     if (!closed) return;
     await_dependencies();
-    allow_dependents();
     closed = false;
   }
 };

@@ -109,12 +109,6 @@ template <typename T, int WARPS> struct NormedRow {
   }
 };
 
-// Whether a product lets the next kernel start before its own wait: one whose sums are a product's input is followed by a
-// product, which reads nothing but weights before it waits. Behind LIM_STORE come lim_append and attention, which read more.
-__device__ __forceinline__ bool lets_go_at_once(const lim_linear_args &a) {
-  return a.epilogue == LIM_ADD_F32 || a.epilogue == LIM_SWIGLU;
-}
-
 // Puts the sums of output element `at` (SwiGLU: of its gate and its up row) where the epilogue says.
 template <typename T, bool SWIGLU> __device__ __forceinline__ void store(const lim_linear_args &a, size_t at, const float *sum) {
   if constexpr (SWIGLU) {

@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::ptr;
 
+use super::context::Last;
 use super::gemm::{Operands, Product};
 use super::kv::dtype_code;
 use super::{Cuda, CudaLinear, CudaRows, CudaVector, ffi};
@@ -210,6 +211,10 @@ fn normed<'a>(cuda: &mut Cuda, s: Skinny<'a>) -> Result<Skinny<'a>> {
 fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
     let CudaLinear { weight, bias, shape: [out, input], dtype } = s.linear;
     let halves = if s.epilogue == Epilogue::SwiGlu { 2 } else { 1 };
+    // Append and attention read more than weights before they wait.
+    let late = matches!(s.epilogue, Epilogue::Store | Epilogue::StoreF32);
+    // With more rows the block takes registers that attention's would need beside it.
+    let beside = cuda.last() == Last::Attend && s.rows == 1;
     let args = ffi::lim_linear_args {
         x: s.x,
         row_ids: s.row_ids,
@@ -224,11 +229,13 @@ fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
         out: (out / halves) as i32,
         dtype: dtype_code(*dtype),
         epilogue: s.epilogue.code(),
+        late: i32::from(late),
+        spare: if beside { ffi::LIM_ATTEND_ROOM } else { 0 },
     };
     let stream = cuda.launch_stream()?;
     // SAFETY: device memory of the extents that the verb checked, alive in its operands or in the scratch.
     let status = unsafe { ffi::lim_linear(&args, stream) };
-    if matches!(s.epilogue, Epilogue::AddF32 | Epilogue::SwiGlu) {
+    if !late {
         cuda.note_hasty();
     }
     cuda.check(s.op, *dtype, status)
