@@ -2,10 +2,10 @@
 // s or over its selected ones. One kernel serves both: only where a list entry's position comes from differs.
 //
 // Layouts: q [seqs][q_stride], out [seqs][heads][head_dim], pages and selection as in lim_kernels.h.
-// Grid: as many blocks as run at once, walking through the units of paged.cuh (sequence x KV head x chunk of its
-// tokens). A block's warps take tiles of 16 tokens in turn, merge through shared memory, and write the result or, where
-// a lane has several chunks, a partial state (sums, maximum, weight) to scratch. The block that finishes a lane last
-// combines its chunks in order, so the order of arrival does not show in the result.
+// Grid: a block a multiprocessor, of one or two teams of warps that walk through the units of paged.cuh (sequence x KV
+// head x chunk of its tokens). A team's warps take tiles of 16 tokens in turn, merge through shared memory, and write the
+// result or, where a lane has several chunks, a partial state (sums, maximum, weight) to scratch. The team that finishes a
+// lane last combines its chunks in a fixed order, so the order of arrival does not show in the result.
 // Bytes moved: tokens read * 2 * kv_heads * head_dim * size; a partial state is 4 * (head_dim + 2) bytes a query head.
 #include "attend_warp.cuh"
 
@@ -18,153 +18,218 @@ struct AttendPlan {
   int shift;       // log2 of the page size
   float *sums;     // [seqs][heads][chunks][D]
   float *states;   // [seqs][heads][chunks][m, l]
-  int *finished;   // [seqs][heads]: blocks that have written their chunk of the lane that starts with this head
+  int *finished;   // [seqs][heads]: teams that have written their chunk of the lane that starts with this head
 };
 
-// Adds one to *count, after everything the block wrote before its last barrier, and tells what was there; what other
-// blocks wrote before their addition can be read from here on.
+// Adds one to *count, after everything the team wrote before its last barrier, and tells what was there; what other
+// teams wrote before their addition can be read from here on.
 __device__ inline int add_in_order(int *count) {
   int held;
   asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;" : "=r"(held) : "l"(count) : "memory");
   return held;
 }
 
-// Two elements of a head's output from the partial states of its chunks, in order. sums: the elements in the first
-// chunk's sums, `stride` from one chunk to the next. Sums and states of a batch are asked for together: what the last
-// block waits for is one trip to the L2 cache.
-__device__ inline float2 merge_chunks(const float *sums, int stride, const float2 *states, int chunks) {
-  constexpr int BATCH = 16;
-  float top = NEG_INF, l = 0, x = 0, y = 0;
-  for (int first = 0; first < chunks; first += BATCH) {
-    float2 state[BATCH], sum[BATCH];
-#pragma unroll
-    for (int i = 0; i < BATCH; i++) {
-      bool there = first + i < chunks;
-      state[i] = there ? __ldcg(states + first + i) : make_float2(NEG_INF, 0);
-      sum[i] = there ? __ldcg(reinterpret_cast<const float2 *>(sums + static_cast<long long>(first + i) * stride)) : float2{};
-    }
-    float next = top;
-#pragma unroll
-    for (int i = 0; i < BATCH; i++) next = fmaxf(next, state[i].x);
-    float shrink = top == NEG_INF ? 0 : exp2f(top - next);
-    l *= shrink, x *= shrink, y *= shrink;
-#pragma unroll
-    for (int i = 0; i < BATCH; i++) {
-      float w = state[i].x == NEG_INF ? 0 : exp2f(state[i].x - next);
-      l = __fmaf_rn(w, state[i].y, l), x = __fmaf_rn(w, sum[i].x, x), y = __fmaf_rn(w, sum[i].y, y);
-    }
-    top = next;
+// 2^(m - top) for m <= top; 0 where m is -inf, as that of a state without tokens.
+__device__ inline float weight_at(float m, float top) { return exp2_fast(m - (top == NEG_INF ? 0 : top)); }
+
+// Softmax state of four neighbouring elements of a head: relative to 2^top, their sums and the weight behind them.
+struct Part {
+  float top = NEG_INF, l = 0;
+  float4 sum = {};
+
+  // Makes the state relative to `next`, which is not below top.
+  __device__ void lift(float next) {
+    float w = weight_at(top, next);
+    top = next, l *= w, sum.x *= w, sum.y *= w, sum.z *= w, sum.w *= w;
   }
-  return l == 0 ? float2{} : make_float2(x / l, y / l);
+  __device__ void add(float w, float weight, float4 x) {
+    l = __fmaf_rn(w, weight, l);
+    sum.x = __fmaf_rn(w, x.x, sum.x), sum.y = __fmaf_rn(w, x.y, sum.y);
+    sum.z = __fmaf_rn(w, x.z, sum.z), sum.w = __fmaf_rn(w, x.w, sum.w);
+  }
+};
+
+// Chunks first, first + step, ... of one head, in order. sums: the elements in the first chunk's sums, `stride` from one
+// chunk to the next. Sums and states of a batch are asked for together, without branches: what the last team waits for
+// is one trip to the L2 cache.
+__device__ inline Part merge_chunks(const float *sums, int stride, const float2 *states, int chunks, int first, int step) {
+  constexpr int BATCH = 8;
+  Part part;
+  for (; first < chunks; first += BATCH * step) {
+    float2 state[BATCH];
+    float4 sum[BATCH];
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      int chunk = min(first + i * step, chunks - 1);
+      state[i] = __ldcg(states + chunk);
+      sum[i] = __ldcg(reinterpret_cast<const float4 *>(sums + static_cast<long long>(chunk) * stride));
+    }
+    float top = part.top;
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) {
+      if (first + i * step >= chunks) state[i].x = NEG_INF;
+      top = fmaxf(top, state[i].x);
+    }
+    part.lift(top);
+#pragma unroll
+    for (int i = 0; i < BATCH; i++) part.add(weight_at(state[i].x, top), state[i].y, sum[i]);
+  }
+  return part;
 }
 
-template <class T, int D, int NT, int WARPS, int STAGES> struct AttendShape {
+template <class T> __device__ inline void put_pair(T *to, float x, float y) {
+  *reinterpret_cast<uint32_t *>(to) = pack<T>(x, y);
+}
+template <> __device__ inline void put_pair(float *to, float x, float y) { *reinterpret_cast<float2 *>(to) = make_float2(x, y); }
+
+// A block is TEAMS teams of WARPS warps; a team takes units of its own. Two small teams overlap one's merge and start with
+// the other's loads; one large team has fewer chunks to merge and takes half as long for one.
+template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES> struct AttendShape {
   using Warp = WarpAttention<T, D, NT, STAGES>;
   static constexpr int OWN = NT * 8 * PITCH<D> * 4;  // bytes of a warp's state
   static constexpr int PER_WARP = Warp::QUEUE > OWN ? Warp::QUEUE : OWN;
-  static constexpr int SHARED = WARPS * PER_WARP;
+  static constexpr int SHARED = TEAMS * WARPS * PER_WARP;
+  static constexpr int THREADS = TEAMS * WARPS * WARP;
+  // 136 leave room for a block of the product that follows, which copies its weights meanwhile, and none for a second one
+  // of this kernel: blocks that start early would pile up on few multiprocessors.
+  static constexpr int REGISTERS = TEAMS == 1 && NT == 1 && D <= 128 && sizeof(T) == 2 ? 136 : 255;
+
+  // Of a team.
+  __device__ static void barrier(int team) {
+    if (TEAMS == 1)
+      __syncthreads();
+    else if (team == 0)
+      asm volatile("bar.sync 1, %0;" ::"n"(WARPS * WARP) : "memory");
+    else
+      asm volatile("bar.sync 2, %0;" ::"n"(WARPS * WARP) : "memory");
+  }
 };
 
-// So few registers that a block of the product behind finds room beside one of attention's, and so many that no second one
-// of attention's does: blocks start as multiprocessors become free, and two on one would leave another without.
-template <class T, int D, int NT> constexpr int REGISTERS = sizeof(T) == 2 && D <= 128 && NT == 1 ? 136 : 255;
-
-template <class T, int D, int NT, int WARPS, int STAGES>
-__global__ void __maxnreg__((REGISTERS<T, D, NT>))
+template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES>
+__global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES>::REGISTERS))
     attend_kernel(const __grid_constant__ lim_attend_args a, const __grid_constant__ AttendPlan plan) {
-  using Shape = AttendShape<T, D, NT, WARPS, STAGES>;
+  using Shape = AttendShape<T, D, NT, WARPS, TEAMS, STAGES>;
+  constexpr int TEAM = WARPS * WARP;  // threads
   // At 16 bytes past a multiple of 128 every 128-byte line that is copied here would be asked for twice.
-  extern __shared__ __align__(128) char shared[];
-  __shared__ bool last;
+  extern __shared__ __align__(128) char all_shared[];
+  __shared__ bool lasts[TEAMS];
   allow_dependents();
   Gate gate;
   if (!a.early) gate.open();
-  int warp = threadIdx.x / WARP, group = plan.lanes.group.d;
-  char *mine = shared + warp * Shape::PER_WARP;
+  int team = threadIdx.x / TEAM, thread = threadIdx.x % TEAM, warp = thread / WARP, group = plan.lanes.group.d;
+  bool &last = lasts[team];
+  char *shared = all_shared + team * WARPS * Shape::PER_WARP, *mine = shared + warp * Shape::PER_WARP;
   const float *states = reinterpret_cast<const float *>(shared);  // [warp][head][PITCH], warps PER_WARP bytes apart
   constexpr int WARP_PITCH = Shape::PER_WARP / 4;
   Schedule schedule(a.batch, a.selection, plan.cut, plan.lanes, 0);
+  int index = blockIdx.x + team * gridDim.x;
   Unit u;
-  for (int index = blockIdx.x; schedule.find(index, u); index += gridDim.x) {
-    int kv_head = u.per_head ? plan.lanes.group.divide(u.lane) : u.lane;
-    int head = u.per_head ? u.lane : u.lane * group, heads = u.per_head ? 1 : group;
+  for (; schedule.find(index, u); index += gridDim.x * TEAMS) {
     int set = u.seq * a.selection.sets + (a.selection.kind == LIM_SHARED ? 0 : u.lane);
     Source<T> from;
     from.tokens.ids = u.dense ? nullptr : a.selection.ids + static_cast<long long>(set) * a.selection.capacity;
+    from.tokens.count = u.dense || a.selection.kind == LIM_SHARED ? u.tokens : a.selection.count[set];
+    from.begin = u.chunk * u.length;
+    from.end = min(from.begin + u.length, from.tokens.count);
+    from.newest = u.n - 1;
+    // Asked for before the other addresses are worked out.
+    int positions[Shape::Warp::AHEAD];
+#pragma unroll
+    for (int i = 0; i < Shape::Warp::AHEAD; i++)
+      positions[i] = from.tokens.position_now(from.begin + (warp + i * WARPS) * TILE + thread % TILE);
     from.tokens.table = a.batch.table + static_cast<long long>(u.seq) * a.batch.table_stride;
-    from.tokens.count = u.dense ? u.n : a.selection.count[set];
     from.tokens.shift = plan.shift;
+    int kv_head = u.per_head ? plan.lanes.group.divide(u.lane) : u.lane;
+    int head = u.per_head ? u.lane : u.lane * group, heads = u.per_head ? 1 : group;
     from.width = a.kv.kv_heads * D;
     from.keys = static_cast<const T *>(a.kv.pages) + kv_head * D;
-    from.values = from.keys + static_cast<long long>(a.kv.page_size) * from.width;
     from.score_stride = a.scores.stride;
     from.scores = a.scores.data && u.dense
                       ? a.scores.data + (static_cast<long long>(u.seq) * a.heads + head) * a.scores.stride
                       : nullptr;
-    from.begin = u.chunk * u.length;
-    from.end = min(from.begin + u.length, from.tokens.count);
-    from.newest = u.n - 1;
 
     const T *q = static_cast<const T *>(a.q) + static_cast<long long>(u.seq) * a.q_stride + head * D;
     {
       typename Shape::Warp attention(mine);
-      attention.run(from, q, heads, a.scale * 1.4426950408889634f, warp, WARPS, gate);
-      attention.store(reinterpret_cast<float *>(mine));
+      attention.run(from, positions, q, heads, a.scale * 1.4426950408889634f, warp, WARPS, gate);
+      attention.store(reinterpret_cast<float *>(mine), heads);
     }
-    if (a.counters && u.chunk == 0 && threadIdx.x == 0) {
+    if (a.counters && u.chunk == 0 && thread == 0) {
       unsigned long long *c = a.counters;
       atomicAdd(c + 0, static_cast<unsigned long long>(from.tokens.count) * heads);
       atomicAdd(c + 1, static_cast<unsigned long long>(u.n) * heads);
       atomicAdd(c + 3, static_cast<unsigned long long>(from.tokens.count) * (2 * D * sizeof(T)));
     }
-    __syncthreads();
+    Shape::barrier(team);
 
-    // Merge the warps: thread by thread, warps in order.
+    // Merge the warps, in order, a pair of elements a thread.
     T *out = static_cast<T *>(a.out) + (static_cast<long long>(u.seq) * a.heads + head) * D;
     long long slot = (static_cast<long long>(u.seq) * a.heads + head) * plan.chunks + u.chunk;
-    for (int e = threadIdx.x; e < heads * D; e += WARPS * WARP) {
-      int h = e / D, d = e % D;
-      const float *state = states + h * PITCH<D>;
-      float top = NEG_INF, sum = 0, l = 0;
-#pragma unroll
-      for (int w = 0; w < WARPS; w++) top = fmaxf(top, state[w * WARP_PITCH + D]);
+    for (int e = thread; e < heads * (D / 2); e += TEAM) {
+      int h = e / (D / 2), pair = e % (D / 2), d = Shape::Warp::dim(pair);
+      float2 state[WARPS], own[WARPS];
 #pragma unroll
       for (int w = 0; w < WARPS; w++) {
-        float m = state[w * WARP_PITCH + D], x = m == NEG_INF ? 0 : exp2f(m - top);
-        l = __fmaf_rn(x, state[w * WARP_PITCH + D + 1], l);
-        sum = __fmaf_rn(x, state[w * WARP_PITCH + d], sum);
+        const float2 *from = reinterpret_cast<const float2 *>(states + w * WARP_PITCH + h * PITCH<D>);
+        state[w] = from[D / 2], own[w] = from[pair];
+      }
+      float top = NEG_INF, l = 0, x = 0, y = 0;
+#pragma unroll
+      for (int w = 0; w < WARPS; w++) top = fmaxf(top, state[w].x);
+#pragma unroll
+      for (int w = 0; w < WARPS; w++) {
+        float weight = weight_at(state[w].x, top);
+        l = __fmaf_rn(weight, state[w].y, l), x = __fmaf_rn(weight, own[w].x, x), y = __fmaf_rn(weight, own[w].y, y);
       }
       if (u.chunks == 1) {
-        out[e] = from_float<T>(l == 0 ? 0 : sum / l);
+        float r = __frcp_rn(l == 0 ? 1 : l);
+        put_pair(out + h * D + d, x * r, y * r);
       } else {
         long long part = slot + static_cast<long long>(h) * plan.chunks;
-        __stcg(plan.sums + part * D + d, sum);
-        if (d == 0) __stcg(reinterpret_cast<float2 *>(plan.states) + part, make_float2(top, l));
+        __stcg(reinterpret_cast<float2 *>(plan.sums + part * D + d), make_float2(x, y));
+        if (pair == 0) __stcg(reinterpret_cast<float2 *>(plan.states) + part, make_float2(top, l));
       }
     }
     if (u.chunks > 1) {
       int *finished = plan.finished + u.seq * a.heads + head;
-      __syncthreads();
-      if (threadIdx.x == 0) last = add_in_order(finished) == u.chunks - 1;
-      __syncthreads();
+      Shape::barrier(team);
+      if (thread == 0) last = add_in_order(finished) == u.chunks - 1;
+      Shape::barrier(team);
       if (last) {
+        // The two halves of a warp merge every other chunk each, a lane four elements.
+        constexpr int ABREAST = WARP / 2;
+        int lane = thread % WARP;
         slot -= u.chunk;
-        for (int e = threadIdx.x * 2; e < heads * D; e += WARPS * WARP * 2) {
-          long long lane = slot + static_cast<long long>(e / D) * plan.chunks;
-          float2 sum = merge_chunks(plan.sums + lane * D + e % D, D,
-                                    reinterpret_cast<const float2 *>(plan.states) + lane, u.chunks);
-          out[e] = from_float<T>(sum.x), out[e + 1] = from_float<T>(sum.y);
+        for (int base = warp * ABREAST; base < heads * (D / 4); base += WARPS * ABREAST) {
+          int e = base + lane % ABREAST, h = e / (D / 4), d = e % (D / 4) * 4;
+          bool there = h < heads;
+          long long part = slot + static_cast<long long>(h) * plan.chunks;
+          Part x = merge_chunks(plan.sums + part * D + d, D, reinterpret_cast<const float2 *>(plan.states) + part,
+                                there ? u.chunks : 0, lane / ABREAST, 2);
+          Part y;
+          y.top = __shfl_xor_sync(FULL, x.top, ABREAST), y.l = __shfl_xor_sync(FULL, x.l, ABREAST);
+          y.sum.x = __shfl_xor_sync(FULL, x.sum.x, ABREAST), y.sum.y = __shfl_xor_sync(FULL, x.sum.y, ABREAST);
+          y.sum.z = __shfl_xor_sync(FULL, x.sum.z, ABREAST), y.sum.w = __shfl_xor_sync(FULL, x.sum.w, ABREAST);
+          float top = fmaxf(x.top, y.top);
+          x.lift(top), y.lift(top);
+          x.add(1, y.l, y.sum);
+          if (there && lane < ABREAST) {
+            T *to = out + h * D + d;
+            float r = __frcp_rn(x.l == 0 ? 1 : x.l);
+            put_pair(to, x.sum.x * r, x.sum.y * r), put_pair(to + 2, x.sum.z * r, x.sum.w * r);
+          }
         }
-        if (threadIdx.x == 0) *finished = 0;
+        if (thread == 0) *finished = 0;
       }
     }
-    __syncthreads();
+    Shape::barrier(team);
   }
   gate.open();
 }
 
 struct AttendSize {
   AttendPlan plan;
+  int teams;  // of a block
   long long bytes;
 };
 
@@ -172,12 +237,14 @@ constexpr int LEAST_CHUNK = 128, MOST_CHUNK = 8192;
 // Counters stand at the start of the scratch whatever the shapes, so that launches of any shapes may share it.
 constexpr int COUNTERS = 1 << 16;
 
-// slots: blocks that run at once.
-inline AttendSize attend_size(const lim_attend_args &a, int slots) {
+inline AttendSize attend_size(const lim_attend_args &a, const Machine &m) {
   AttendSize size = {};
   int lanes = a.batch.seqs * a.kv.kv_heads;
+  bool narrow = a.kv.dtype != LIM_F32 && a.heads <= 8 * a.kv.kv_heads;
+  size.teams = !a.splits && narrow && lanes > m.sms ? 2 : 1;
+  int slots = m.sms * size.teams;
   int target = a.splits ? a.splits : lanes >= slots ? 1 : slots / (lanes ? lanes : 1);
-  size.plan.cut = cut_for(slots, lanes, target, LEAST_CHUNK, MOST_CHUNK);
+  size.plan.cut = cut_for(slots, lanes, target, LEAST_CHUNK, MOST_CHUNK / size.teams);
   if (a.splits) size.plan.cut.fill = 0;  // nothing may follow from the number of sequences
   size.plan.lanes = lane_counts(a.heads, a.kv.kv_heads);
   size.plan.chunks = most_chunks(size.plan.cut, a.batch.max_len);
@@ -193,17 +260,21 @@ inline AttendSize attend_size(const lim_attend_args &a, int slots) {
   return size;
 }
 
-template <class T, int D, int NT, int WARPS, int STAGES>
-lim_i32 attend_launch(const Machine &m, const lim_attend_args &a, void *stream) {
-  return launch(m, attend_kernel<T, D, NT, WARPS, STAGES>, dim3(m.sms), WARPS * WARP,
-                AttendShape<T, D, NT, WARPS, STAGES>::SHARED, stream, a, attend_size(a, m.sms).plan);
+template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES>
+lim_i32 attend_launch(const Machine &m, const AttendSize &size, const lim_attend_args &a, void *stream) {
+  using Shape = AttendShape<T, D, NT, WARPS, TEAMS, STAGES>;
+  return launch(m, attend_kernel<T, D, NT, WARPS, TEAMS, STAGES>, dim3(m.sms), Shape::THREADS, Shape::SHARED, stream, a,
+                size.plan);
 }
 
-// 64 KiB on the way keep memory busy (H200: 128 KiB are 2% slower, and leave no room beside the next kernel's blocks);
-// two smaller blocks a multiprocessor take longer for one sequence and win 2% for 32.
-template <class T, int D, int NT> lim_i32 attend_run(const Machine &m, const lim_attend_args &a, void *stream) {
+// 64 KiB on the way keep memory busy (H200: 128 KiB are 2% slower, and leave no room beside the next kernel's blocks).
+template <class T, int D, int NT>
+lim_i32 attend_run(const Machine &m, const lim_attend_args &a, void *stream) {
   constexpr int WARPS = D == 256 ? 4 : 8, STAGES = D == 32 ? 4 : D < 128 ? 2 : 1;
-  return attend_launch<T, D, NT, WARPS, STAGES>(m, a, stream);
+  AttendSize size = attend_size(a, m);
+  if constexpr (NT == 1 && sizeof(T) == 2)
+    if (size.teams == 2) return attend_launch<T, D, NT, WARPS / 2, 2, STAGES>(m, size, a, stream);
+  return attend_launch<T, D, NT, WARPS, 1, STAGES>(m, size, a, stream);
 }
 
 template <class T, int D> lim_i32 attend_group(const Machine &m, const lim_attend_args &a, void *stream) {
@@ -242,7 +313,7 @@ extern "C" lim_i64 lim_attend_scratch(const lim_attend_args *args) {
   lim::Machine m;
   if (lim_i32 e = lim::attend_check(*args)) return e;
   if (lim_i32 e = lim::machine(&m)) return -1000 - e;
-  return lim::attend_size(*args, m.sms).bytes;
+  return lim::attend_size(*args, m).bytes;
 }
 
 extern "C" lim_i32 lim_attend(const lim_attend_args *args, void *stream) {
@@ -250,7 +321,7 @@ extern "C" lim_i32 lim_attend(const lim_attend_args *args, void *stream) {
   if (lim_i32 e = lim::attend_check(*args)) return e;
   if (lim_i32 e = lim::machine(&m)) return e;
   if (args->batch.seqs == 0) return LIM_OK;
-  if (args->scratch_bytes < lim::attend_size(*args, m.sms).bytes) return LIM_E_SCRATCH;
+  if (args->scratch_bytes < lim::attend_size(*args, m).bytes) return LIM_E_SCRATCH;
   switch (args->kv.dtype) {
     case LIM_F32: return lim::attend_dim<float>(m, *args, stream);
     case LIM_F16: return lim::attend_dim<__half>(m, *args, stream);

@@ -14,18 +14,21 @@
 
 namespace lim {
 
-// What a warp reads: a token list, where keys and values of its KV head start, and where raw scores go (or null).
+// What a warp reads: a token list, where keys of its KV head start (values lie a page of rows further), and where raw
+// scores go (or null).
 template <class T> struct Source {
   Tokens tokens;
-  const T *keys, *values;  // of row 0
+  const T *keys;           // of row 0
   int width;               // elements of a row, kv_heads * head_dim
   float *scores;           // of the first query head, position 0
-  long long score_stride;
+  int score_stride;
   int begin, end;          // list entries of the chunk
   int newest;              // position that the kernel before this one may still be writing
 };
 
-// Softmax state as other warps see it in shared memory: [head][PITCH], D sums, then m (in units of log 2), then l.
+// Softmax state as other warps see it in shared memory: [head][PITCH], D sums as pairs of neighbouring dims in the order
+// of WarpAttention::dim, then m (in units of log 2), then l. A pitch of 4 floats more puts the pairs that half a warp
+// stores at a time, four of each of four heads, into different banks.
 template <int D> constexpr int PITCH = D + 4;
 
 template <class T, int D, int NT, int STAGES> struct WarpAttention {
@@ -34,6 +37,7 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
   static constexpr int KP = D / 32, KTAIL = D % 32 / 4;             // whole K pieces; elements of the short one
   static constexpr int VB = D / 64, VTAIL = D % 64 / 8;             // the same for V
   static constexpr int STEPS = D / 16;
+  static constexpr int AHEAD = STAGES + 2;  // tiles whose positions are at hand
 
   float acc[NT][STEPS][4] = {};
   float m[NT][2], l[NT][2];
@@ -70,31 +74,42 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
 
   // Shared bytes from the start of a tile half to 16-byte chunk `chunk` of row `row`. The rows that one quarter of a
   // warp reads together lie in different banks: g and g + 1 of the keys, 2c for all c of the values.
-  static constexpr int CHUNKS = D / 8;
+  static constexpr unsigned CHUNKS = D / 8;
   static constexpr bool SWIZZLED = CHUNKS % 8 == 0;
-  __device__ static int key_at(int row, int chunk) {
-    return (row * CHUNKS + (SWIZZLED ? chunk ^ (row % 2 * 4) : chunk)) * 16;
-  }
-  __device__ static int value_at(int row, int chunk) {
-    return (row * CHUNKS + (SWIZZLED ? chunk ^ (row / 2 % 4 * 2) : chunk)) * 16;
+  struct Keys {
+    __device__ static unsigned turn(unsigned row) { return SWIZZLED ? row % 2 * 4 : 0; }
+  };
+  struct Values {
+    __device__ static unsigned turn(unsigned row) { return SWIZZLED ? row / 2 % 4 * 2 : 0; }
+  };
+  template <class Half> __device__ static unsigned at(unsigned row, unsigned chunk) {
+    return (row * CHUNKS + (chunk ^ Half::turn(row))) * 16;
   }
 
   // rows: lane i < 16 holds the row of the tile's token i. Lanes next to each other copy pieces next to each other:
-  // a quarter of a warp asks for 128 contiguous bytes at a time.
-  template <class At> __device__ void copy(uint32_t to, const T *from, int rows, int width, At at) {
+  // a quarter of a warp asks for 128 contiguous bytes at a time. from: row 0; pitch: bytes of a row.
+  template <class Half> __device__ void copy(uint32_t to, const T *from, int rows, unsigned pitch) {
+    unsigned lane = threadIdx.x % WARP;
     __syncwarp();
 #pragma unroll
-    for (int x = 0; x < TILE * CHUNKS / WARP; x++) {
-      int i = x * WARP + threadIdx.x % WARP, row = i / CHUNKS, chunk = i % CHUNKS;
-      const T *start = from + static_cast<long long>(__shfl_sync(FULL, rows, row)) * width;
-      copy_async(to + at(row, chunk), start + chunk * 8, once);
+    for (unsigned x = 0; x < TILE * CHUNKS / WARP; x++) {
+      unsigned row, chunk, offset;
+      if constexpr (WARP % CHUNKS == 0) {  // what differs between turns is a constant: few addresses to keep
+        row = x * (WARP / CHUNKS) + lane / CHUNKS, chunk = lane % CHUNKS;
+        offset = (lane / CHUNKS * CHUNKS + (chunk ^ Half::turn(row))) * 16 + x * WARP * 16;
+      } else {
+        row = (x * WARP + lane) / CHUNKS, chunk = (x * WARP + lane) % CHUNKS;
+        offset = at<Half>(row, chunk);
+      }
+      lim_u64 start = static_cast<lim_u64>(static_cast<unsigned>(__shfl_sync(FULL, rows, row))) * pitch;
+      copy_async(to + offset, reinterpret_cast<const char *>(from + chunk * 8) + start, once);
     }
   }
   __device__ void copy_keys(const Source<T> &from, int rows, int stage) {
-    copy(queue + stage * 2 * HALF, from.keys, rows, from.width, key_at);
+    copy<Keys>(queue + stage * 2 * HALF, from.keys, rows, from.width * 2);
   }
   __device__ void copy_values(const Source<T> &from, int rows, int stage) {
-    copy(queue + stage * 2 * HALF + HALF, from.values, rows, from.width, value_at);
+    copy<Values>(queue + stage * 2 * HALF + HALF, from.keys, rows + (1 << from.tokens.shift), from.width * 2);
   }
   // Waits for all but the latest N groups of this warp.
   template <int N> __device__ static void arrive() {
@@ -119,11 +134,13 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
     int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
     uint32_t from = queue + stage * 2 * HALF;
     float odd[NT][4] = {};  // a second chain halves the latency
+    // Two addresses; the others are constants further, as few registers are left.
+    uint32_t piece[2] = {from + at<Keys>(g, c), from + at<Keys>(g, 4 + c)};
 #pragma unroll
     for (int p = 0; p < KP; p++) {
       uint32_t a[4], b[4];
-      read(a, from + key_at(g, p * 4 + c));
-      read(b, from + key_at(g + 8, p * 4 + c));
+      read(a, piece[p % 2] + p / 2 * 128);
+      read(b, piece[p % 2] + p / 2 * 128 + 8 * CHUNKS * 16);
 #pragma unroll
       for (int t = 0; t < NT; t++) {
         mma<T>(s[t], a[0], b[0], a[1], b[1], q[t][2 * p][0], q[t][2 * p][1]);
@@ -132,8 +149,8 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
     }
     if constexpr (KTAIL) {
       uint32_t a[2], b[2];
-      read(a, from + key_at(g, KP * 4) + c * 8);
-      read(b, from + key_at(g + 8, KP * 4) + c * 8);
+      read(a, from + at<Keys>(g, KP * 4) + c * 8);
+      read(b, from + at<Keys>(g, KP * 4) + c * 8 + 8 * CHUNKS * 16);
 #pragma unroll
       for (int t = 0; t < NT; t++) mma<T>(s[t], a[0], b[0], a[1], b[1], q[t][2 * KP][0], q[t][2 * KP][1]);
     }
@@ -175,7 +192,8 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
   __device__ void add(uint32_t from, int chunk, int skip, int step, const uint32_t (&p)[NT][2]) {
     uint32_t v[4][WORDS];
 #pragma unroll
-    for (int r = 0; r < 4; r++) read(v[r], from + value_at(threadIdx.x % 4 * 2 + r % 2 + r / 2 * 8, chunk) + skip);
+    for (int r = 0; r < 4; r++)
+      read(v[r], from + at<Values>(threadIdx.x % 4 * 2, chunk) + skip + (r % 2 + r / 2 * 8) * CHUNKS * 16);
 #pragma unroll
     for (int w = 0; w < WORDS; w++) {
       uint32_t a0 = __byte_perm(v[0][w], v[1][w], 0x5410), a1 = __byte_perm(v[0][w], v[1][w], 0x7632);
@@ -193,7 +211,7 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
       p[t][1] = transpose8x8(pack<T>(s[t][2], s[t][3]));
     }
 #pragma unroll
-    for (int b = 0; b < VB; b++) add<4>(from, b * 8 + g, 0, b * 4, p);
+    for (int b = 0; b < VB; b++) add<4>(from, g, b * 128, b * 4, p);
     if constexpr (VTAIL) add<VTAIL / 2>(from, VB * 8 + g * VTAIL / 8, g * VTAIL % 8 * 2, VB * 4, p);
   }
 
@@ -204,44 +222,43 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         int head = t * 8 + 2 * c + i % 2, token = g + i / 2 * 8;
-        if (head < heads && token < valid) from.scores[head * from.score_stride + first + token] = s[t][i];
+        if (head < heads && token < valid) from.scores[static_cast<long long>(head) * from.score_stride + first + token] = s[t][i];
       }
   }
 
   // Takes tiles first, first + step, ... of the chunk. Tiles that cannot hold the newest token are under way before
-  // the gate opens.
-  __device__ void run(const Source<T> &from, const T *q_rows, int heads, float scale, int first, int step,
-                      Gate &gate) {
+  // the gate opens. positions: of this lane's token in the first of them.
+  __device__ void run(const Source<T> &from, const int (&positions)[AHEAD], const T *q_rows, int heads, float scale,
+                      int first, int step, Gate &gate) {
     int lane = threadIdx.x % TILE;
     int tiles = max(0, ceil_div(ceil_div(from.end - from.begin, TILE) - first, step));
     if (tiles == 0) return gate.open();
     auto entry = [&](int i) { return from.begin + (first + i * step) * TILE + lane; };
-    int rows[STAGES];
-    bool old[STAGES];
+    // What is asked for behind a copy comes back behind it: look-ups go first.
+    int pages[STAGES + 1];
 #pragma unroll
-    for (int i = 0; i < STAGES; i++) rows[i] = from.tokens.position(entry(i));
-#pragma unroll
-    for (int i = 0; i < STAGES; i++) {
-      old[i] = __all_sync(FULL, rows[i] != from.newest);
-      rows[i] = from.tokens.row(rows[i]);
-    }
+    for (int i = 0; i <= STAGES; i++) pages[i] = from.tokens.page(positions[i]);
 #pragma unroll
     for (int i = 0; i < STAGES; i++) {
-      if (!old[i]) gate.open();
-      if (i < tiles) copy_keys(from, rows[i], i);
+      int row = from.tokens.row(pages[i], positions[i]);
+      if (!__all_sync(FULL, positions[i] != from.newest)) gate.open();
+      if (i == 0 || i < tiles) copy_keys(from, row, i);
       commit_copies();
-      if (i < tiles) copy_values(from, rows[i], i);
+      if (i == 0 || i < tiles) copy_values(from, row, i);
       commit_copies();
     }
     gate.open();
     load_queries(q_rows, heads);
-    // The next tile to copy, looked up one turn ahead; its position is read two turns ahead.
-    int row = from.tokens.row(from.tokens.position(entry(STAGES)));
-    int position = from.tokens.position(entry(STAGES + 1));
+    // The next tile to copy; its page is looked up one turn ahead, its position two turns ahead. A turn asks before it
+    // waits for its keys, and never for what it needs itself.
+    int page = pages[STAGES], position = positions[STAGES], later = positions[STAGES + 1];
     for (int i = 0, stage = 0; i < tiles; i++, stage = stage + 1 == STAGES ? 0 : stage + 1) {
       int start = from.begin + (first + i * step) * TILE, valid = min(TILE, from.end - start);
       bool more = i + STAGES < tiles;
       float s[NT][4] = {};
+      int row = from.tokens.row(page, position);
+      page = from.tokens.page(later), position = later;
+      later = from.tokens.position(entry(i + STAGES + 2));
       arrive<2 * STAGES - 1>();
       dot(s, stage);
       if (more) copy_keys(from, row, stage);
@@ -252,8 +269,6 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
       weigh(s, stage);
       if (more) copy_values(from, row, stage);
       commit_copies();
-      row = from.tokens.row(position);
-      position = from.tokens.position(entry(i + STAGES + 2));
     }
     await_copies<0>();
 #pragma unroll
@@ -264,27 +279,31 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
         for (int x = 4; x < WARP; x *= 2) l[t][i] += __shfl_xor_sync(FULL, l[t][i], x);
   }
 
-  // Puts the state into `own`, which may overlap the queue.
-  __device__ void store(float *own) {
+  // The first dim of a pair of a stored state: pair k * 8 + g is what lane row g holds of product k.
+  __device__ static int dim(int pair) {
+    int k = pair / 8, g = pair % 8;
+    return k < VB * 4 ? k / 4 * 64 + g * 8 + k % 4 * 2 : VB * 64 + g * VTAIL + (k - VB * 4) * 2;
+  }
+
+  // Puts the state of the heads that there are into `own`, which may overlap the queue.
+  __device__ void store(float *own, int heads) {
     __syncwarp();
     int g = threadIdx.x % WARP / 4, c = threadIdx.x % 4;
 #pragma unroll
     for (int t = 0; t < NT; t++)
 #pragma unroll
       for (int i = 0; i < 2; i++) {
-        float *head = own + (t * 8 + 2 * c + i) * PITCH<D>;
+        if (t * 8 + 2 * c + i >= heads) continue;
+        float2 *head = reinterpret_cast<float2 *>(own + (t * 8 + 2 * c + i) * PITCH<D>);
 #pragma unroll
-        for (int k = 0; k < STEPS; k++) {
-          int dim = k < VB * 4 ? k / 4 * 64 + g * 8 + k % 4 * 2 : VB * 64 + g * VTAIL + (k - VB * 4) * 2;
-          head[dim] = acc[t][k][i], head[dim + 1] = acc[t][k][i + 2];
-        }
-        if (g == 0) head[D] = m[t][i], head[D + 1] = l[t][i];
+        for (int k = 0; k < STEPS; k++) head[k * 8 + g] = make_float2(acc[t][k][i], acc[t][k][i + 2]);
+        if (g == 0) head[D / 2] = make_float2(m[t][i], l[t][i]);
       }
   }
 };
 
 template <int D, int NT, int STAGES> struct WarpAttention<float, D, NT, STAGES> {
-  static constexpr int QUEUE = 0;
+  static constexpr int QUEUE = 0, AHEAD = 1;
   static constexpr int PART = (D + WARP - 1) / WARP;  // dims of a lane: lane, lane + 32, ...
   float acc[NT * 8][PART] = {};
   float m[NT * 8], l[NT * 8];
@@ -293,19 +312,20 @@ template <int D, int NT, int STAGES> struct WarpAttention<float, D, NT, STAGES> 
     for (int h = 0; h < NT * 8; h++) m[h] = NEG_INF, l[h] = 0;
   }
 
-  __device__ void run(const Source<float> &from, const float *q, int heads, float scale, int first, int step,
-                      Gate &gate) {
+  __device__ void run(const Source<float> &from, const int (&)[AHEAD], const float *q, int heads, float scale,
+                      int first, int step, Gate &gate) {
     gate.open();
     int lane = threadIdx.x % WARP;
     for (int tile = from.begin + first * TILE; tile < from.end; tile += step * TILE) {
       for (int i = tile; i < min(tile + TILE, from.end); i++) {
         long long row = static_cast<long long>(from.tokens.row(from.tokens.position(i))) * from.width;
+        const float *values = from.keys + (static_cast<long long>(from.width) << from.tokens.shift);
         float k[PART], v[PART];
 #pragma unroll
         for (int x = 0; x < PART; x++) {
           int dim = lane + x * WARP;
           k[x] = dim < D ? from.keys[row + dim] : 0.0f;
-          v[x] = dim < D ? from.values[row + dim] : 0.0f;
+          v[x] = dim < D ? values[row + dim] : 0.0f;
         }
 #pragma unroll
         for (int h = 0; h < NT * 8; h++) {
@@ -315,7 +335,7 @@ template <int D, int NT, int STAGES> struct WarpAttention<float, D, NT, STAGES> 
           for (int x = 0; x < PART; x++)
             if (lane + x * WARP < D) s = __fmaf_rn(q[h * D + lane + x * WARP], k[x], s);
           for (int d = 1; d < WARP; d *= 2) s += __shfl_xor_sync(FULL, s, d);
-          if (from.scores && lane == 0) from.scores[h * from.score_stride + i] = s;
+          if (from.scores && lane == 0) from.scores[static_cast<long long>(h) * from.score_stride + i] = s;
           float top = fmaxf(m[h], s * scale);
           float shrink = exp2f(m[h] - top), p = exp2f(s * scale - top);
           m[h] = top;
@@ -327,10 +347,13 @@ template <int D, int NT, int STAGES> struct WarpAttention<float, D, NT, STAGES> 
     }
   }
 
-  __device__ void store(float *own) {
+  __device__ static int dim(int pair) { return pair * 2; }
+
+  __device__ void store(float *own, int heads) {
     int lane = threadIdx.x % WARP;
 #pragma unroll
     for (int h = 0; h < NT * 8; h++) {
+      if (h >= heads) break;
 #pragma unroll
       for (int x = 0; x < PART; x++)
         if (lane + x * WARP < D) own[h * PITCH<D> + lane + x * WARP] = acc[h][x];

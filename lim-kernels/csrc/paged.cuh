@@ -58,7 +58,7 @@ struct Cut {
   // Bits of this number: how often `target` is doubled for chunks of `each` tokens. An eighth is overlooked, so that
   // the first tokens beyond a round number do not double anything.
   __host__ __device__ int excess(int each) const { return each - each / 8 - 1 >> most_log; }
-  __host__ __device__ bool fills(int each) const { return each >> fill >= 2048; }
+  __host__ __device__ bool fills(int each) const { return each >> fill >= 1 << most_log - 2; }
 };
 // Blocks that run at once take lanes * target units, or a power of two as many, in rounds.
 inline Cut cut_for(int slots, int lanes, int target, int least, int most) {
@@ -97,6 +97,7 @@ struct Unit {
   int chunk;   // index of the chunk
   int chunks;  // of the lane
   int length;  // tokens of a full chunk
+  int tokens;  // of the lane's list; where sets of a sequence may differ in size, of the largest possible
   bool dense;
   bool per_head;  // lanes are query heads, with sets of their own
 };
@@ -111,7 +112,7 @@ struct Schedule {
   int above;                   // sequences with n <= above have no units
   int seq0 = -WARP;            // first of the 32 sequences in hand
   int before = 0, all = 0;     // units before them, and theirs
-  int n, units, upto;          // of this thread's sequence; upto: units of the 32 up to and with it
+  int n, tokens, units, upto;  // of this thread's sequence; upto: units of the 32 up to and with it
   Pieces cuts;
   bool dense;
 
@@ -129,7 +130,7 @@ struct Schedule {
     int count = there && selection.ids ? selection.count[s * selection.sets] : LIM_DENSE;
     dense = count < 0;
     // Sets of one sequence may differ in size, so their common cut is that of the largest possible.
-    int tokens = dense ? n : selection.kind == LIM_SHARED ? count : min(n, selection.capacity);
+    tokens = dense ? n : selection.kind == LIM_SHARED ? count : min(n, selection.capacity);
     if (n <= above) tokens = 0;
     cuts = pieces(cut, tokens);
     units = lanes(dense) * cuts.chunks;
@@ -153,6 +154,7 @@ struct Schedule {
     unit.n = __shfl_sync(FULL, n, i);
     unit.chunks = __shfl_sync(FULL, cuts.chunks, i);
     unit.length = __shfl_sync(FULL, cuts.length, i);
+    unit.tokens = __shfl_sync(FULL, tokens, i);
     unit.dense = __shfl_sync(FULL, dense, i);
     unit.per_head = per_head(unit.dense);
     int rest = u - before - __shfl_sync(FULL, upto - units, i);
@@ -175,9 +177,15 @@ struct Tokens {
     i = min(i, count - 1);
     return ids ? ids[i] : i;
   }
-  __device__ int row(int position) const {
-    return (table[position >> shift] << (shift + 1)) + (position & ((1 << shift) - 1));
+  // The same, read where the source says so.
+  __device__ int position_now(int i) const {
+    i = min(i, count - 1);
+    if (ids) asm volatile("ld.global.s32 %0, [%1];" : "=r"(i) : "l"(ids + i) : "memory");
+    return i;
   }
+  __device__ int page(int position) const { return table[position >> shift]; }
+  __device__ int row(int page, int position) const { return (page << (shift + 1)) + (position & ((1 << shift) - 1)); }
+  __device__ int row(int position) const { return row(page(position), position); }
 };
 
 // Host-side checks shared by the launchers.

@@ -182,11 +182,10 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP)
   from.tokens = Tokens{nullptr, a.batch.table + static_cast<long long>(seq) * a.batch.table_stride, pos + 1, shift};
   from.width = a.kv.kv_heads * D;
   from.keys = static_cast<const float *>(a.kv.pages) + head / (a.heads / a.kv.kv_heads) * D;
-  from.values = from.keys + static_cast<long long>(a.kv.page_size) * from.width;
   from.end = pos + 1;
   const float *q = static_cast<const float *>(a.q) + static_cast<long long>(row) * a.q_stride + head * D;
   WarpAttention<float, D, 1, 1> attention(nullptr);
-  attention.run(from, q, 1, a.scale * 1.4426950408889634f, 0, 1, gate);
+  attention.run(from, {0}, q, 1, a.scale * 1.4426950408889634f, 0, 1, gate);
   float *out = static_cast<float *>(a.out) + (static_cast<long long>(row) * a.heads + head) * D;
 #pragma unroll
   for (int x = 0; x < attention.PART; x++)
