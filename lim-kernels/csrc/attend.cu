@@ -65,13 +65,18 @@ template <class T, int D, int NT, int WARPS, int STAGES> struct AttendShape {
   static constexpr int SHARED = WARPS * PER_WARP;
 };
 
+// So few registers that a block of the product behind finds room beside one of attention's, and so many that no second one
+// of attention's does: blocks start as multiprocessors become free, and two on one would leave another without.
+template <class T, int D, int NT> constexpr int REGISTERS = sizeof(T) == 2 && D <= 128 && NT == 1 ? 136 : 255;
+
 template <class T, int D, int NT, int WARPS, int STAGES>
-__global__ void __launch_bounds__(WARPS * WARP, 1)
+__global__ void __maxnreg__((REGISTERS<T, D, NT>))
     attend_kernel(const __grid_constant__ lim_attend_args a, const __grid_constant__ AttendPlan plan) {
   using Shape = AttendShape<T, D, NT, WARPS, STAGES>;
   // At 16 bytes past a multiple of 128 every 128-byte line that is copied here would be asked for twice.
   extern __shared__ __align__(128) char shared[];
   __shared__ bool last;
+  allow_dependents();
   Gate gate;
   if (!a.early) gate.open();
   int warp = threadIdx.x / WARP, group = plan.lanes.group.d;
