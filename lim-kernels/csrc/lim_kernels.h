@@ -380,10 +380,15 @@ typedef struct {
   lim_i32 history;         /* M */
   lim_i32 window;          /* W */
   lim_i32 page_size;       /* power of two, 1..256; read for PICK_PAGES */
+  lim_i32 early;           /* 1: the kernel before this one lets others start only behind its own wait and has no part in
+                            * these arguments: the first ranks are found before the wait */
 } lim_select_args;
 
 /* Bytes of scratch that lim_select wants for these arguments (pointers are not read). */
 lim_u64 lim_select_scratch(const lim_select_args *args);
+/* The next kernel may start at once. What a product before it best leaves of a multiprocessor's shared memory, so that the
+ * first ranks are found beside it. */
+#define LIM_SELECT_ROOM (112 * 1024)
 lim_i32 lim_select(const lim_select_args *args, void *stream);
 
 #ifdef __cplusplus

@@ -10,9 +10,7 @@
 
 namespace lim_select_ {
 
-__global__ void __launch_bounds__(kFewThreads, 2) few_kernel(const __grid_constant__ Plan p) {
-  extern __shared__ __align__(16) unsigned char shared[];
-  FewShared &sh = *(FewShared *)shared;
+__device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
   const int head = blockIdx.y, seq = blockIdx.z, tid = threadIdx.x;
   const lim_select_args &a = p.a;
   const lim_i64 set = (lim_i64)seq * a.rows + head;
@@ -22,7 +20,7 @@ __global__ void __launch_bounds__(kFewThreads, 2) few_kernel(const __grid_consta
   if (tid == 0) sh.listed = sh.holders = 0;
   const Firsts f(p, seq);
   fetch(p);
-  lim::await_dependencies();
+  if (!a.early) lim::await_dependencies();
   const int n = a.batch.len[seq];
   const lim_u64 turn = __ldcg(f.done) + 1;
   const lim_u32 needs = __ldcg(f.needs);
@@ -161,6 +159,13 @@ __global__ void __launch_bounds__(kFewThreads, 2) few_kernel(const __grid_consta
     __syncthreads();
   }
   if (slice == 0) few_rank(c, out, p.few_split, few, whole, sh);
+}
+
+__global__ void __launch_bounds__(kFewThreads, 2) few_kernel(const __grid_constant__ Plan p) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  find_few(p, *(FewShared *)shared);
+  // However early it started: who waits for this kernel has waited for those before it.
+  lim::await_dependencies();
 }
 
 }  // namespace lim_select_

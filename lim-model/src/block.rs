@@ -3,7 +3,7 @@
 use lim_kernels::{
     Append, Attend, Backend, HostTensor, KeyGates, LinearAdd, NormGateUp, NormLinear, Over, PageGates, Tensor,
 };
-use lim_select::{Buffers, DecodeAttend, decode_attention};
+use lim_select::{Buffers, DecodeAttend, DecodeSelect, decode_attention, select_for_later};
 
 use crate::{Config, LayerWeights, Result, Workspace};
 
@@ -94,6 +94,10 @@ impl<B: Backend> Block<B> {
             }
         }
         backend.linear_add(LinearAdd { a: attended, linear: &self.o, batch, x })?;
+        if phase == Phase::Decode {
+            let op = DecodeSelect { heads, scale, batch, max_len, layer, counters };
+            select_for_later(backend, attention, buffers, op)?;
+        }
 
         let (norm, gate_up) = (&self.mlp_norm, &self.gate_up);
         backend.norm_gate_up(NormGateUp { x, norm, eps, gate_up, batch, out: gated })?;

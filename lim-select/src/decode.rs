@@ -92,7 +92,8 @@ pub struct DecodeAttend<'a, B: Backend> {
     pub out: &'a mut Tensor<B::Rows, 2>,
 }
 
-/// Attends, and selects where the layer's role says so.
+/// Attends; a layer that reads its own choice selects first. What a layer leaves to later ones, [`select_for_later`]
+/// selects.
 ///
 /// # Errors
 /// When `buffers` were made for another attention, or the backend fails.
@@ -115,24 +116,60 @@ pub fn decode_attention<B: Backend>(
             let (sparse, buffers) = buffers.of(attention)?;
             match &mut buffers.scores {
                 // The scores come out of the attention itself.
-                Some((Scoring::Tokens, scores)) => op.attend(backend, Over::DenseScored(scores))?,
+                Some((Scoring::Tokens, scores)) => op.attend(backend, Over::DenseScored(scores)),
                 Some((by, scores)) => {
                     op.attend(backend, Over::Dense)?;
-                    op.score(backend, *by, sparse, scores)?;
+                    op.score(backend, *by, sparse, scores)
                 }
-                None => op.attend(backend, Over::Dense)?,
+                None => op.attend(backend, Over::Dense),
             }
-            op.select(backend, sparse, buffers)
         }
         Role::Select { own: Own::Sparse } => {
             let (sparse, buffers) = buffers.of(attention)?;
             if let Some((by, scores)) = &mut buffers.scores {
                 op.score(backend, *by, sparse, scores)?;
             }
-            op.select(backend, sparse, buffers)?;
+            op.select().run(backend, sparse, buffers)?;
             op.attend(backend, Over::Selected(&buffers.selection))
         }
     }
+}
+
+/// A decode step's selection in one layer, by the scores that [`decode_attention`] has left.
+pub struct DecodeSelect<'a, B: Backend> {
+    /// Head geometry.
+    pub heads: Heads,
+    /// Softmax scale.
+    pub scale: f32,
+    /// The step, one row per sequence.
+    pub batch: &'a B::Batch,
+    /// Cached tokens of the step's longest sequence.
+    pub max_len: usize,
+    /// Layer number.
+    pub layer: usize,
+    /// Counts the selections made.
+    pub counters: &'a mut B::Counters,
+}
+
+/// Selects what the layers after this one read, where the layer's role says so: at any time before the next layer's
+/// attention. Behind the product that takes this layer's attention, it runs beside that product on a GPU.
+///
+/// # Errors
+/// When `buffers` were made for another attention, or the backend fails.
+///
+/// # Panics
+/// When `attention` has no such layer.
+pub fn select_for_later<B: Backend>(
+    backend: &mut B,
+    attention: &Attention,
+    buffers: &mut Buffers<B>,
+    op: DecodeSelect<'_, B>,
+) -> Result<()> {
+    if attention.role(op.layer, op.max_len) != (Role::Select { own: Own::Dense }) {
+        return Ok(());
+    }
+    let (sparse, buffers) = buffers.of(attention)?;
+    op.run(backend, sparse, buffers)
 }
 
 impl<B: Backend> DecodeAttend<'_, B> {
@@ -157,9 +194,16 @@ impl<B: Backend> DecodeAttend<'_, B> {
         Ok(backend.score(Score { q, kv, heads, batch, of, budget, layer, counters, out })?)
     }
 
-    fn select(&mut self, backend: &mut B, sparse: &Sparse, buffers: &mut SparseBuffers<B>) -> Result<()> {
-        let DecodeAttend { heads, scale, batch, layer, .. } = *self;
-        let SparseBuffers { scores, pooled, selection, .. } = buffers;
+    fn select(&mut self) -> DecodeSelect<'_, B> {
+        let DecodeAttend { heads, scale, batch, max_len, layer, .. } = *self;
+        DecodeSelect { heads, scale, batch, max_len, layer, counters: self.counters }
+    }
+}
+
+impl<B: Backend> DecodeSelect<'_, B> {
+    fn run(self, backend: &mut B, sparse: &Sparse, buffers: &mut SparseBuffers<B>) -> Result<()> {
+        let DecodeSelect { heads, scale, batch, layer, counters, .. } = self;
+        let SparseBuffers { scores, pooled, selection: out, .. } = buffers;
         let mut ranked = scores.as_ref().map(|(_, scores)| scores);
         if let (Some(scores), Some((by, out))) = (ranked, pooled) {
             let budget = sparse.quota.budget();
@@ -168,7 +212,6 @@ impl<B: Backend> DecodeAttend<'_, B> {
         }
         let pick = sparse.rule.choice.pick(ranked, sparse.mass(scale));
         let pick = pick.ok_or(Error::Buffers { policy: sparse.policy })?;
-        let (counters, out) = (&mut *self.counters, selection);
         Ok(backend.select(Select { pick, quota: sparse.quota, heads, batch, layer, counters, out })?)
     }
 }

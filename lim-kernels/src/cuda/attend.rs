@@ -45,9 +45,7 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
         Over::Dense => {}
         Over::DenseScored(scores) => {
             scores.expect(OP, heads, batch, ScoreOf::Tokens)?;
-            for (seq, &len) in batch.lens().iter().enumerate() {
-                scores.note(seq, len);
-            }
+            scores.note(cuda.launches() + 1, batch.lens().iter().copied());
             args.scores = scores.raw();
         }
         Over::Selected(selection) => {
@@ -65,7 +63,7 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_attend(&args, stream) };
-    cuda.note_attend();
+    cuda.note_attend(!args.scores.data.is_null());
     cuda.check(OP, layout.dtype, status)
 }
 

@@ -16,6 +16,8 @@ use crate::{DType, Error, Result};
 pub(super) enum Last {
     Append,
     Attend,
+    /// Attention that leaves scores to select by.
+    Scored,
     Other,
 }
 
@@ -34,9 +36,13 @@ pub struct Cuda {
     dtype: DType,
     name: String,
     scratch: Option<Buffer<u8>>,
+    /// Selection's own.
+    select_scratch: Option<Buffer<u8>>,
     /// Attention's own, whose counters every launch leaves at zero.
     attend_scratch: Option<Buffer<u8>>,
     last: Cell<Last>,
+    /// Launches so far.
+    launches: Cell<u64>,
     /// Whether the last kernel launched lets the next one start before its own wait for what came before it.
     hasty: Cell<bool>,
     /// Whether append's kernel has been launched since anything wrote to a batch.
@@ -83,8 +89,10 @@ impl Cuda {
             dtype,
             name,
             scratch: None,
+            select_scratch: None,
             attend_scratch: None,
             last: Cell::new(Last::Other),
+            launches: Cell::new(0),
             settled: Cell::new(false),
             hasty: Cell::new(false),
             outgrown: Vec::new(),
@@ -141,6 +149,7 @@ impl Cuda {
     pub(super) fn launch_stream(&self) -> Result<*mut std::ffi::c_void> {
         self.last.set(Last::Other);
         self.hasty.set(false);
+        self.launches.set(self.launches.get() + 1);
         self.context.bind_to_thread().map_err(|e| self.driver_error(e))?;
         Ok(self.stream.cu_stream().cast())
     }
@@ -153,8 +162,8 @@ impl Cuda {
     }
 
     /// Notes that the kernel just launched is attention's, which lets the next one start at once.
-    pub(super) fn note_attend(&self) {
-        self.last.set(Last::Attend);
+    pub(super) fn note_attend(&self, scored: bool) {
+        self.last.set(if scored { Last::Scored } else { Last::Attend });
         self.hasty.set(true);
     }
 
@@ -180,6 +189,11 @@ impl Cuda {
         self.last.get()
     }
 
+    /// Number of the last launch.
+    pub(super) fn launches(&self) -> u64 {
+        self.launches.get()
+    }
+
     pub(super) fn driver_error(&self, e: DriverError) -> Error {
         Error::Device { device: self.name(), reason: words(e) }
     }
@@ -190,6 +204,13 @@ impl Cuda {
         let held = self.scratch.take();
         let buffer = self.grown(held, bytes)?;
         Ok(self.scratch.insert(buffer).ptr())
+    }
+
+    /// [`Self::scratch`] for selection, which may run beside the kernel before it.
+    pub(super) fn select_scratch(&mut self, bytes: usize) -> Result<*mut u8> {
+        let held = self.select_scratch.take();
+        let buffer = self.grown(held, bytes)?;
+        Ok(self.select_scratch.insert(buffer).ptr())
     }
 
     /// [`Self::scratch`] for attention: zeroed when made, and nothing but attention writes there.

@@ -33,6 +33,7 @@ pub const LIM_PICK_ROWS: i32 = 1;
 pub const LIM_PICK_PAGES: i32 = 2;
 pub const LIM_PICK_NOTHING: i32 = 3;
 pub const LIM_PICK_MASS: i32 = 4;
+pub const LIM_SELECT_ROOM: i32 = 114688;
 pub type lim_i32 = ::core::ffi::c_int;
 pub type lim_u32 = ::core::ffi::c_uint;
 pub type lim_i64 = ::core::ffi::c_longlong;
@@ -747,6 +748,8 @@ pub struct lim_select_args {
     pub window: lim_i32,
     #[doc = " power of two, 1..256; read for PICK_PAGES"]
     pub page_size: lim_i32,
+    #[doc = " 1: the kernel before this one lets others start only behind its own wait and has no part in\n these arguments: the first ranks are found before the wait"]
+    pub early: lim_i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -775,6 +778,7 @@ const _: () = {
     ["Offset of field: lim_select_args::window"][::core::mem::offset_of!(lim_select_args, window) - 180usize];
     ["Offset of field: lim_select_args::page_size"]
         [::core::mem::offset_of!(lim_select_args, page_size) - 184usize];
+    ["Offset of field: lim_select_args::early"][::core::mem::offset_of!(lim_select_args, early) - 188usize];
 };
 unsafe extern "C" {
     pub fn lim_linear(args: *const lim_linear_args, stream: *mut ::core::ffi::c_void) -> lim_i32;

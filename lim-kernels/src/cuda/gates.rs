@@ -65,9 +65,8 @@ pub(super) fn gate_score(cuda: &mut Cuda, op: GateScore<'_, Cuda>) -> Result<()>
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_gate_score(&args, stream) };
     cuda.check(OP, layout.dtype, status)?;
-    for (seq, &len) in batch.lens().iter().enumerate() {
-        out.note(seq, if len > budget { batch.page_size().pages_for(len) } else { 0 });
-    }
+    let pages = |&len: &usize| if len > budget { batch.page_size().pages_for(len) } else { 0 };
+    out.note(cuda.launches(), batch.lens().iter().map(pages));
     Ok(())
 }
 

@@ -211,10 +211,15 @@ fn normed<'a>(cuda: &mut Cuda, s: Skinny<'a>) -> Result<Skinny<'a>> {
 fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
     let CudaLinear { weight, bias, shape: [out, input], dtype } = s.linear;
     let halves = if s.epilogue == Epilogue::SwiGlu { 2 } else { 1 };
-    // Append and attention read more than weights before they wait.
-    let late = matches!(s.epilogue, Epilogue::Store | Epilogue::StoreF32);
-    // With more rows the block takes registers that attention's would need beside it.
-    let beside = cuda.last() == Last::Attend && s.rows == 1;
+    let last = cuda.last();
+    // Append and attention, and a selection by scores, read more than weights before they wait.
+    let late = matches!(s.epilogue, Epilogue::Store | Epilogue::StoreF32) || last == Last::Scored;
+    let spare = match last {
+        _ if s.rows > 1 => 0, // more rows take registers that blocks beside this one would need
+        Last::Attend => ffi::LIM_ATTEND_ROOM,
+        Last::Scored => ffi::LIM_SELECT_ROOM,
+        Last::Append | Last::Other => 0,
+    };
     let args = ffi::lim_linear_args {
         x: s.x,
         row_ids: s.row_ids,
@@ -230,7 +235,7 @@ fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
         dtype: dtype_code(*dtype),
         epilogue: s.epilogue.code(),
         late: i32::from(late),
-        spare: if beside { ffi::LIM_ATTEND_ROOM } else { 0 },
+        spare,
     };
     let stream = cuda.launch_stream()?;
     // SAFETY: device memory of the extents that the verb checked, alive in its operands or in the scratch.

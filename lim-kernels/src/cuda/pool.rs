@@ -44,8 +44,7 @@ pub(super) fn pool(cuda: &mut Cuda, op: Pool<'_, Cuda>) -> Result<()> {
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_pool(&args, stream) };
     cuda.check(OP, DType::F32, status)?;
-    for (seq, &len) in batch.lens().iter().enumerate() {
-        out.note(seq, if len > budget { by.columns(len, batch.page_size()) } else { 0 });
-    }
+    let columns = |&len: &usize| if len > budget { by.columns(len, batch.page_size()) } else { 0 };
+    out.note(cuda.launches(), batch.lens().iter().map(columns));
     Ok(())
 }

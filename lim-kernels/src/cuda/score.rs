@@ -39,9 +39,11 @@ pub(super) fn score(cuda: &mut Cuda, op: Score<'_, Cuda>) -> Result<()> {
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_score(&args, stream) };
     cuda.check(OP, layout.dtype, status)?;
-    for (seq, &len) in batch.lens().iter().enumerate() {
-        let count = if of == ScoreOf::Pages { batch.page_size().pages_for(len) } else { len };
-        out.note(seq, if len > budget { count } else { 0 });
-    }
+    let scored = |&len: &usize| match of {
+        _ if len <= budget => 0,
+        ScoreOf::Pages => batch.page_size().pages_for(len),
+        ScoreOf::Tokens => len,
+    };
+    out.note(cuda.launches(), batch.lens().iter().map(scored));
     Ok(())
 }

@@ -8,7 +8,8 @@ use lim_kernels::{
     PageGates, PageSize, RowsKind, Sets, Step, Tensor,
 };
 use lim_select::{
-    Attention, Buffers, DecodeAttend, Mass, ModelHint, Policy, Scoring, Settings, decode_attention, reference,
+    Attention, Buffers, DecodeAttend, DecodeSelect, Mass, ModelHint, Policy, Scoring, Settings,
+    decode_attention, reference, select_for_later,
 };
 
 use crate::cases::draw;
@@ -227,6 +228,9 @@ impl<B: Backend> Rig<B> {
                 out,
             };
             decode_attention(backend, attention, &mut buffers, op).expect("attention");
+            let (heads, counters) = (*heads, &mut counters);
+            let op = DecodeSelect { heads, scale: SCALE, batch, max_len, layer, counters };
+            select_for_later(backend, attention, &mut buffers, op).expect("selection");
             let mut output = vec![f32::NAN; seqs * H * D];
             backend.read_rows(out, &mut output).expect("read");
             outputs.push(output);
