@@ -368,7 +368,7 @@ typedef struct {
                             * for PICK_PAGES also at least page_size */
   lim_u64 *counters;       /* [LIM_COUNTERS] of this layer: adds the selections made */
   lim_u64 *firsts;         /* [seqs][firsts_stride] PICK_UNION and PICK_MASS: zeroed when `out` was made and used with it alone;
-                            * every launch leaves it fit for the next */
+                            * every launch leaves it fit for the next, whose time, not result, depends on what it notes here */
   void *scratch;           /* scratch_bytes bytes, any contents */
   lim_u64 scratch_bytes;
   lim_u64 share;           /* PICK_MASS: in units of 2^-32, 1..2^32 */

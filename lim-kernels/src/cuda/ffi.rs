@@ -725,7 +725,7 @@ pub struct lim_select_args {
     pub out: lim_selection,
     #[doc = " [LIM_COUNTERS] of this layer: adds the selections made"]
     pub counters: *mut lim_u64,
-    #[doc = " [seqs][firsts_stride] PICK_UNION and PICK_MASS: zeroed when `out` was made and used with it alone;\n every launch leaves it fit for the next"]
+    #[doc = " [seqs][firsts_stride] PICK_UNION and PICK_MASS: zeroed when `out` was made and used with it alone;\n every launch leaves it fit for the next, whose time, not result, depends on what it notes here"]
     pub firsts: *mut lim_u64,
     #[doc = " scratch_bytes bytes, any contents"]
     pub scratch: *mut ::core::ffi::c_void,

@@ -152,6 +152,50 @@ pub(crate) fn token_rules<B: Backend>(s: &mut Subject<B>) {
     }
 }
 
+/// One selection for many steps, whose heads differ, agree, and differ again: what it notes of a step may not show in the next.
+pub(crate) fn steps_through_one<B: Backend>(s: &mut Subject<B>) {
+    let mut rng = Rng(42);
+    let (b, page_size) = (&mut s.b, PageSize::new(16).unwrap());
+    let quota = Quota { sinks: 3, history: 96, window: 5 };
+    let (heads, most) = (Heads::new(8, 1, 32).unwrap(), 6000);
+    let capacity = Capacity { rows: 2, seqs: 2, tokens: most };
+    let table: Vec<u32> = (0..page_size.pages_for(most) as u32).collect();
+    let mut out = b.selection(capacity, heads, Sets::Shared, quota.budget()).unwrap();
+    let (mut batch, mut buffer) = (b.batch(capacity, page_size).unwrap(), b.scores(capacity, heads).unwrap());
+    let mut counters = b.counters(1).unwrap();
+    for (at, [case, first, second]) in [
+        [1, most, 105],
+        [1, 300, most],
+        [2, most, 104],
+        [2, 5000, 5000],
+        [0, 200, most],
+        [1, most, 90],
+        [3, 105, most],
+    ]
+    .into_iter()
+    .cycle()
+    .take(14)
+    .enumerate()
+    {
+        let lens = [first, second];
+        let scores = lens.map(|n| random(&mut rng, case, heads.query(), n));
+        let mut step = Step::default();
+        for (seq, &n) in lens.iter().enumerate() {
+            step.push(&[0], n, &table[..page_size.pages_for(n)]).unwrap();
+            b.write_scores(seq, &scores[seq].concat(), &mut buffer).unwrap();
+        }
+        b.upload(&step, &mut batch).unwrap();
+        let (pick, counters, out) = (Pick::Union(&buffer), &mut counters, &mut out);
+        b.select(Select { pick, quota, heads, batch: &batch, layer: 0, counters, out }).unwrap();
+        for (seq, &n) in lens.iter().enumerate() {
+            let candidates = quota.sinks..n.max(quota.budget()) - quota.window;
+            let want = (n > quota.budget())
+                .then(|| vec![positions(quota, n, &union(&scores[seq], candidates, quota.history))]);
+            assert_eq!(b.read_selection(seq, out).unwrap(), want, "step {at} case {case} n {n}");
+        }
+    }
+}
+
 pub(crate) fn page_rule<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(41);
     for case in 0..40 {
