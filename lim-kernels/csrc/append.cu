@@ -116,8 +116,10 @@ __device__ inline void update_bounds(const lim_append_args &a, HeadRow<T, D> low
 
 template <class T, int D>
 __global__ void __launch_bounds__(APPEND_WARPS *WARP) append_kernel(const __grid_constant__ lim_append_args a) {
-  // A decode step waits for this kernel: where the row goes and what it is multiplied by are there before the row is.
+  // A decode step waits for this kernel: where the row goes and what it is multiplied by are there before the row is, and
+  // attention's blocks start as soon as the kernel before leaves room for them.
   if (!a.early) await_dependencies();
+  allow_dependents();
   int row = blockIdx.x, head = blockIdx.y * APPEND_WARPS + threadIdx.x / WARP, kv_heads = a.kv.kv_heads;
   if (head >= a.heads + 2 * kv_heads) return;
   int seq = a.batch.seq[row], size = a.kv.page_size;
@@ -126,7 +128,6 @@ __global__ void __launch_bounds__(APPEND_WARPS *WARP) append_kernel(const __grid
   int page = empty ? 0 : a.batch.table[static_cast<long long>(seq) * a.batch.table_stride + pos / size];
   typename HeadRow<T, D>::Factors factors(a, head < a.heads ? a.q_norm : a.k_norm, pos);
   await_dependencies();
-  allow_dependents();
   if (empty) return;
   T *at = static_cast<T *>(a.qkv) + static_cast<long long>(row) * (a.heads + 2 * kv_heads) * D + head * D;
   if (head < a.heads) {

@@ -94,8 +94,10 @@ __device__ inline void copy_async(uint32_t shared, const void *global) {
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ inline void await_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 
-// Waits until the grids this one depends on are complete and their writes visible. A kernel started with `launch` calls
-// this before it touches anything another kernel writes, and allow_dependents after it, never before.
+// Waits until the grid before this one in the stream is complete and its writes visible. Every kernel started with `launch`
+// calls this, so that grid's predecessors are complete too. What a kernel touches before depends on those before it: a grid
+// that calls allow_dependents behind its wait starts its successor when all before itself is complete; one that calls it at
+// once promises less, and its successor, as the header says of each, touches only what no kernel writes.
 __device__ inline void await_dependencies() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -151,7 +153,6 @@ struct Gate {
   __device__ void open() {
     if (!closed) return;
     await_dependencies();
-    allow_dependents();
     closed = false;
   }
 };

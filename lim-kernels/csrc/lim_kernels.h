@@ -110,6 +110,9 @@ typedef struct {
   lim_i32 out;
   lim_i32 dtype;
   lim_i32 epilogue;
+  lim_i32 late;           /* 1: the next kernel starts only behind this one's wait; 0: at once, for a next kernel that reads
+                             nothing but weights before it waits itself */
+  lim_i32 spare;          /* bytes of every multiprocessor's shared memory left to kernels that run beside this one */
 } lim_linear_args;
 lim_i32 lim_linear(const lim_linear_args *args, void *stream);
 
@@ -223,7 +226,9 @@ typedef struct {
   const float *sin;    /* [positions][head_dim / 2] */
   lim_i32 positions;   /* >= batch.max_len */
   lim_i32 heads;
-  lim_i32 early;       /* 1: an earlier lim_append came after whatever wrote the batch; it can be read before the wait */
+  lim_i32 early;       /* 1: an earlier lim_append came after whatever wrote the batch, and the kernel before this one lets
+                          others start only behind its own wait: the batch is read before the wait, and what follows may
+                          start at once */
   float eps;           /* of the norms */
 } lim_append_args;
 
@@ -251,6 +256,9 @@ typedef struct {
 
 /* Bytes of scratch for these capacities (shapes and extents are read, pointers are not), or a negative LIM_E_* code. */
 lim_i64 lim_attend_scratch(const lim_attend_args *args);
+/* The next kernel may start at once. What a product behind it best leaves of a multiprocessor's shared memory, so that its
+ * block finds room beside attention's. */
+#define LIM_ATTEND_ROOM (68 * 1024)
 lim_i32 lim_attend(const lim_attend_args *args, void *stream);
 
 #define LIM_SCORE_TOKENS 0

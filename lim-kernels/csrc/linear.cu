@@ -94,8 +94,9 @@ __global__ void __launch_bounds__(kWarps * 32, 2) linear_kernel(const __grid_con
 
   uint4 now[kLoads], next[kLoads];
   fetch(first + slot, split, now);
-  allow_dependents();
+  if (!a.late) allow_dependents();
   await_dependencies();
+  if (a.late) allow_dependents();
   if (p.pitch) stage_x<T, kWarps>(a, xs, p.pitch, warp_sums, [] { __syncthreads(); });
   __syncthreads();
 

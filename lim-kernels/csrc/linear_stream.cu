@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   __syncthreads();
-  allow_dependents();
+  if (!a.late) allow_dependents();
 
   if (warp == kConsumers) {
     // The producer: lane r copies row r of each stage, and row r of x where x travels along.
@@ -157,6 +157,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
     Walk at = start;
     for (; i < p.stages && at.more(); i++, at.next()) ask_weights(at, i);
     await_dependencies();
+    if (a.late) allow_dependents();
     if (kTravels) {
       Walk again = start;
       for (int j = 0; j < i; j++, again.next()) ask_x(again, j);
@@ -299,7 +300,9 @@ static lim_i32 launch_unit(const Machine &m, const lim_linear_args &a, void *str
   const int partials = 2 * kConsumers * MT * 8 * kRows * sizeof(float);
   const int fixed = partials + (X == Rows::SHARED ? a.rows * p.pitch : 0);
   const int stage = kRows * kWPitch + (X == Rows::TRAVELLING ? MT * 8 * kWPitch : 0);
-  p.stages = min((m.shared - kStatic - fixed) / stage, 16);
+  auto fitting = [&](int spare) { return min((m.shared - kStatic - fixed - spare) / stage, 16); };
+  p.stages = fitting(a.spare);
+  if (p.stages < 3) p.stages = fitting(0);  // rather a ring that serves than a place beside others
   if (p.stages < 2) return LIM_E_SHAPE;
   const int units = (a.out + kOutRows - 1) / kOutRows;
   return launch(m, linear_stream_kernel<T, NT, MT, SWIGLU, X>, dim3(min(units, m.sms)), kStreamThreads,

@@ -174,6 +174,7 @@ __global__ void __launch_bounds__(PREFILL_WARPS *WARP)
     prefill_f32_kernel(const __grid_constant__ lim_prefill_args a, int shift) {
   Gate gate;
   gate.open();
+  allow_dependents();
   int row = blockIdx.x, head = blockIdx.y * PREFILL_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
   int seq = a.batch.seq[row], pos = a.batch.pos[row];
   if (head >= a.heads || a.batch.len[seq] == 0) return;

@@ -32,6 +32,7 @@ pub(super) fn append(cuda: &mut Cuda, op: Append<'_, Cuda>) -> Result<()> {
     let norm = |pick: fn((&super::CudaVector, &super::CudaVector)) -> *const f32| {
         qk_norm.map_or(std::ptr::null(), pick)
     };
+    let early = cuda.batch_is_settled();
     let args = ffi::lim_append_args {
         kv: kv.raw(),
         batch: batch.raw(),
@@ -42,12 +43,12 @@ pub(super) fn append(cuda: &mut Cuda, op: Append<'_, Cuda>) -> Result<()> {
         sin: rope.sin.ptr(),
         positions: int(rope.positions),
         heads: int(heads.query()),
-        early: i32::from(cuda.batch_is_settled()),
+        early: i32::from(early),
         eps,
     };
     let stream = cuda.launch_stream()?;
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_append(&args, stream) };
-    cuda.note_append();
+    cuda.note_append(early);
     cuda.check(OP, layout.dtype, status)
 }

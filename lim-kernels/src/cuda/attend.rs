@@ -1,6 +1,7 @@
 //! See [`Attend`].
 
 use super::check::{expect_rows, int};
+use super::context::Last;
 use super::{Cuda, CudaBatch, CudaRows, ffi};
 use crate::{Attend, DType, Error, Heads, Over, Result, ScoreOf, Tensor};
 
@@ -37,7 +38,7 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
         heads: int(heads.query()),
         q_stride,
         splits: if cuda.is_batch_invariant() { SPLITS } else { 0 },
-        early: i32::from(cuda.follows_append()),
+        early: i32::from(cuda.last() == Last::Append),
         scale,
     };
     match over {
@@ -64,6 +65,7 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_attend(&args, stream) };
+    cuda.note_attend();
     cuda.check(OP, layout.dtype, status)
 }
 

@@ -11,6 +11,14 @@ use super::outbox::Outbox;
 use super::staging::Staging;
 use crate::{DType, Error, Result};
 
+/// What the kernel launched last is, as far as the next one may ask.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Last {
+    Append,
+    Attend,
+    Other,
+}
+
 /// One GPU and one stream on it. Kernels run in the order of the calls; calls return before they finish, except
 /// those that bring data to the host.
 pub struct Cuda {
@@ -28,8 +36,9 @@ pub struct Cuda {
     scratch: Option<Buffer<u8>>,
     /// Attention's own, whose counters every launch leaves at zero.
     attend_scratch: Option<Buffer<u8>>,
-    /// Whether the last kernel launched is append's.
-    appended: Cell<bool>,
+    last: Cell<Last>,
+    /// Whether the last kernel launched lets the next one start before its own wait for what came before it.
+    hasty: Cell<bool>,
     /// Whether append's kernel has been launched since anything wrote to a batch.
     settled: Cell<bool>,
     /// Scratch that was outgrown: captured graphs may still write to it.
@@ -75,8 +84,9 @@ impl Cuda {
             name,
             scratch: None,
             attend_scratch: None,
-            appended: Cell::new(false),
+            last: Cell::new(Last::Other),
             settled: Cell::new(false),
+            hasty: Cell::new(false),
             outgrown: Vec::new(),
         })
     }
@@ -129,15 +139,28 @@ impl Cuda {
 
     /// The stream as launchers take it, with the context made current for this thread. For every launch anew.
     pub(super) fn launch_stream(&self) -> Result<*mut std::ffi::c_void> {
-        self.appended.set(false);
+        self.last.set(Last::Other);
+        self.hasty.set(false);
         self.context.bind_to_thread().map_err(|e| self.driver_error(e))?;
         Ok(self.stream.cu_stream().cast())
     }
 
-    /// Notes that the kernel just launched is append's.
-    pub(super) fn note_append(&self) {
-        self.appended.set(true);
+    /// Notes that the kernel just launched is append's, which lets the next one start at once if it was `early` itself.
+    pub(super) fn note_append(&self, early: bool) {
+        self.last.set(Last::Append);
+        self.hasty.set(early);
         self.settled.set(true);
+    }
+
+    /// Notes that the kernel just launched is attention's, which lets the next one start at once.
+    pub(super) fn note_attend(&self) {
+        self.last.set(Last::Attend);
+        self.hasty.set(true);
+    }
+
+    /// Notes that the kernel just launched lets the next one start before its own wait.
+    pub(super) fn note_hasty(&self) {
+        self.hasty.set(true);
     }
 
     /// Notes that a batch is written to by what is launched now.
@@ -145,15 +168,16 @@ impl Cuda {
         self.settled.set(false);
     }
 
-    /// Whether a kernel launched now finds its batch complete however early it starts: append's kernels wait for all before
-    /// them, and only then let another start.
+    /// Whether a kernel launched now finds its batch complete however early it starts, and with it all that was launched
+    /// before the last kernel: that one lets others start only behind its wait, and an append's wait came after what wrote
+    /// the batch.
     pub(super) fn batch_is_settled(&self) -> bool {
-        self.settled.get()
+        self.settled.get() && !self.hasty.get()
     }
 
-    /// Whether append's kernel is the last one launched.
-    pub(super) fn follows_append(&self) -> bool {
-        self.appended.get()
+    /// The kernel launched last.
+    pub(super) fn last(&self) -> Last {
+        self.last.get()
     }
 
     pub(super) fn driver_error(&self, e: DriverError) -> Error {

@@ -22,6 +22,7 @@ pub const LIM_SWIGLU: i32 = 3;
 pub const LIM_SEEN_IN_PROMPT: i64 = 2147483648;
 pub const LIM_STOP_TOKENS: i32 = 16;
 pub const LIM_DRAW_SLOTS: i32 = 2;
+pub const LIM_ATTEND_ROOM: i32 = 69632;
 pub const LIM_SCORE_TOKENS: i32 = 0;
 pub const LIM_SCORE_PAGES: i32 = 1;
 pub const LIM_POOL_GROUPS: i32 = 0;
@@ -166,10 +167,14 @@ pub struct lim_linear_args {
     pub out: lim_i32,
     pub dtype: lim_i32,
     pub epilogue: lim_i32,
+    #[doc = " 1: the next kernel starts only behind this one's wait; 0: at once, for a next kernel that reads\nnothing but weights before it waits itself"]
+    pub late: lim_i32,
+    #[doc = " bytes of every multiprocessor's shared memory left to kernels that run beside this one"]
+    pub spare: lim_i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_linear_args"][::core::mem::size_of::<lim_linear_args>() - 80usize];
+    ["Size of lim_linear_args"][::core::mem::size_of::<lim_linear_args>() - 88usize];
     ["Alignment of lim_linear_args"][::core::mem::align_of::<lim_linear_args>() - 8usize];
     ["Offset of field: lim_linear_args::x"][::core::mem::offset_of!(lim_linear_args, x) - 0usize];
     ["Offset of field: lim_linear_args::row_ids"][::core::mem::offset_of!(lim_linear_args, row_ids) - 8usize];
@@ -186,6 +191,8 @@ const _: () = {
     ["Offset of field: lim_linear_args::dtype"][::core::mem::offset_of!(lim_linear_args, dtype) - 68usize];
     ["Offset of field: lim_linear_args::epilogue"]
         [::core::mem::offset_of!(lim_linear_args, epilogue) - 72usize];
+    ["Offset of field: lim_linear_args::late"][::core::mem::offset_of!(lim_linear_args, late) - 76usize];
+    ["Offset of field: lim_linear_args::spare"][::core::mem::offset_of!(lim_linear_args, spare) - 80usize];
 };
 #[doc = " ---- rows.cu: row-wise steps around large products --------------------------------------------------------------"]
 #[repr(C)]
@@ -433,7 +440,7 @@ pub struct lim_append_args {
     #[doc = " >= batch.max_len"]
     pub positions: lim_i32,
     pub heads: lim_i32,
-    #[doc = " 1: an earlier lim_append came after whatever wrote the batch; it can be read before the wait"]
+    #[doc = " 1: an earlier lim_append came after whatever wrote the batch, and the kernel before this one lets\nothers start only behind its own wait: the batch is read before the wait, and what follows may\nstart at once"]
     pub early: lim_i32,
     #[doc = " of the norms"]
     pub eps: f32,

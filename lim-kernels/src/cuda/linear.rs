@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::ptr;
 
+use super::context::Last;
 use super::gemm::{Operands, Product};
 use super::kv::dtype_code;
 use super::{Cuda, CudaLinear, CudaRows, CudaVector, ffi};
@@ -83,6 +84,7 @@ pub(super) fn embed(cuda: &mut Cuda, op: Embed<'_, Cuda>) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: device memory of the checked extents, alive in `op`; the kernel reads no row past the vocabulary.
     let status = unsafe { ffi::lim_embed(&args, stream) };
+    cuda.note_hasty();
     cuda.check("embed", table.dtype, status)
 }
 
@@ -209,6 +211,10 @@ fn normed<'a>(cuda: &mut Cuda, s: Skinny<'a>) -> Result<Skinny<'a>> {
 fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
     let CudaLinear { weight, bias, shape: [out, input], dtype } = s.linear;
     let halves = if s.epilogue == Epilogue::SwiGlu { 2 } else { 1 };
+    // Append and attention read more than weights before they wait.
+    let late = matches!(s.epilogue, Epilogue::Store | Epilogue::StoreF32);
+    // With more rows the block takes registers that attention's would need beside it.
+    let beside = cuda.last() == Last::Attend && s.rows == 1;
     let args = ffi::lim_linear_args {
         x: s.x,
         row_ids: s.row_ids,
@@ -223,10 +229,15 @@ fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
         out: (out / halves) as i32,
         dtype: dtype_code(*dtype),
         epilogue: s.epilogue.code(),
+        late: i32::from(late),
+        spare: if beside { ffi::LIM_ATTEND_ROOM } else { 0 },
     };
     let stream = cuda.launch_stream()?;
     // SAFETY: device memory of the extents that the verb checked, alive in its operands or in the scratch.
     let status = unsafe { ffi::lim_linear(&args, stream) };
+    if !late {
+        cuda.note_hasty();
+    }
     cuda.check(s.op, *dtype, status)
 }
 
@@ -277,6 +288,7 @@ fn around_gemm(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
         let stream = cuda.launch_stream()?;
         // SAFETY: `both` is `[rows][n]`, `y` is `[rows][n / 2]`, as the verb checked.
         let status = unsafe { ffi::lim_swiglu(&args, stream) };
+        cuda.note_hasty();
         cuda.check(s.op, dtype, status)?;
     }
     Ok(())
@@ -299,6 +311,7 @@ fn normalise(cuda: &mut Cuda, s: &Skinny<'_>, y: *mut c_void) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: `x` was checked by the verb; `y` is scratch of `rows * in` elements.
     let status = unsafe { ffi::lim_rms_norm(&args, stream) };
+    cuda.note_hasty();
     cuda.check(s.op, dtype, status)
 }
 
