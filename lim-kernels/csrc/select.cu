@@ -4,7 +4,8 @@
 // union of the heads' lists, rank-major, cut at M. Kernels, chained by programmatic dependent launch where the device has it:
 //   top, total [slice, head, seq]  where lists end at a share of the softmax: of every head (mass.cuh)
 //   few    [slice, head, seq]  LessIsMore: the first ranks of every head
-//   cut    [slice, head, seq]  LessIsMore: the union, from these or from M ranks of every head, and the ids
+//   cut    [slice, head, seq]  LessIsMore: the union, from these or from M ranks of every head, and the ids; starts to count
+//                              when the last head has, not when `few` has ended
 //   rows   [slice, row, seq]   a row's M best in order; for rules with a set a row, the ids
 //   share  [head, seq]         where lists end at a share of the softmax: where
 //   union  [seq]               the union of such lists, and the ids of rules that rank nothing
@@ -46,20 +47,18 @@ extern "C" lim_i32 lim_select(const lim_select_args *args, void *stream) {
   const size_t bits = p.bits_shared ? 4ull * p.bit_words : 0;
   if (status == LIM_OK && shares) status = lim_mass_::launch_masses(m, p.masses, a.batch.seqs, stream);
   if (status == LIM_OK && p.few > 0) {
-    // Very long rows: two blocks a multiprocessor, which keep one tile each.
-    const bool many = p.max_items > 64 * kFewTile;
-    const int blocks = blocks_per_row(p, m, kFewTile, 3, many ? 1 : 2), most = many ? 1 : 2;
+    // Very long rows: two blocks a multiprocessor.
+    const int blocks = blocks_per_row(p, m, kFewTile, 3, p.max_items > 64 * kFewTile ? 1 : 2);
     const int tiles = (p.max_items + blocks * kFewTile - 1) / (blocks * kFewTile);
     while (1 << p.few_split < blocks) ++p.few_split;
-    // A block lists its share of the ranks and a standard deviation more, if as many of its threads hold one as chance has it.
-    const float share = (float)p.few / blocks, listed = share + sqrtf(share);
-    p.few_want = (int)ceilf(kFewThreads * (1 - expf(-listed / kFewThreads)));
-    p.few_held = tiles < most ? tiles : most;
-    const size_t shared = sizeof(FewShared) + sizeof(float4) * 4 * (kFewThreads + 1) * p.few_held;
+    size_t shared = sizeof(FewShared);
+    const size_t tile = sizeof(float4) * 4 * (kFewThreads + 1);
+    for (; p.few_held < kFewHeld && p.few_held < tiles && shared + tile <= (size_t)m.shared; shared += tile) ++p.few_held;
     status = lim::launch_clusters(m, blocks, few_kernel, dim3(blocks, a.rows, a.batch.seqs), kFewThreads, shared, stream, p);
   }
   if (status == LIM_OK && p.ranked) {
-    const int blocks = blocks_per_row(p, m, kTile<kRowThreads>, 1, 4);
+    // In `cut` one block mostly does all, sooner where fewer start beside it.
+    const int blocks = blocks_per_row(p, m, kTile<kRowThreads>, 1, a.rule == LIM_PICK_UNION && p.few > 0 ? 8 : 4);
     const dim3 grid(blocks, a.rows, a.batch.seqs);
     const size_t lists = p.lists_shared ? 16ull * p.list_cap : sizeof(float) * kMostSamples;
     if (a.rule == LIM_PICK_UNION) {

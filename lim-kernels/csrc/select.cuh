@@ -45,14 +45,17 @@ struct Buckets {
 };
 
 // Exclusive prefix sum over the block's threads; *total gets the sum. No thread may use `sums` [Threads / 32] any more
-// when a thread calls this; all are in step afterwards.
-template <int Threads> __device__ inline lim_u32 block_scan(lim_u32 value, lim_u32 *sums, lim_u32 *total) {
+// when a thread calls this; all are in step afterwards. A warp without `any` has zeros alone.
+template <int Threads>
+__device__ inline lim_u32 block_scan(lim_u32 value, lim_u32 *sums, lim_u32 *total, bool any = true) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   lim_u32 sum = value;
+  if (any) {
 #pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const lim_u32 other = __shfl_up_sync(~0u, sum, step);
-    if (lane >= step) sum += other;
+    for (int step = 1; step < 32; step *= 2) {
+      const lim_u32 other = __shfl_up_sync(~0u, sum, step);
+      if (lane >= step) sum += other;
+    }
   }
   if (lane == 31) sums[warp] = sum;
   __syncthreads();

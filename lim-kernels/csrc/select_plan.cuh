@@ -12,8 +12,8 @@ constexpr int kFewSamples = 1024, kMostSamples = 8192;
 // Dynamic shared memory of a block: what every supported architecture grants, 96 KiB, less the kernels' static part.
 constexpr lim_u64 kRowsRoom = (96 - 19) * 1024;
 
-// Ranks of a head that are found first, at most.
-constexpr int kMostFew = 512;
+// Ranks of a head that are found first, at most: at all, and before it is known how many a sequence needs.
+constexpr int kMostFew = 2032, kMostFirstFew = 512;
 
 struct Plan {
   lim_select_args a;
@@ -28,9 +28,9 @@ struct Plan {
   lim_u64 *sorted;     // [seqs][rows][list_cap], unless in shared memory
   lim_i32 *order;      // [seqs][heads][history] union and mass: each head's best positions, best first
   lim_i32 *reach;      // [seqs][heads] mass: how many of them count; else null
-  lim_i32 few;         // ranks of every head that are found first; 0: all at once
+  lim_i32 few;         // ranks of every head that are found first, before it is known how many are needed; 0: all at once
+  lim_i32 few_most;    // and at most
   lim_i32 few_split;   // log2 of the blocks that share a row then
-  lim_i32 few_want;    // threads of a block whose greatest scores shall reach its bound
   lim_i32 few_held;    // tiles of a block's scores that are kept meanwhile
   lim_mass_::Masses masses;  // mass: of every head
   lim_u32 *bits;       // [seqs][sets][bit_words], unless in shared memory
@@ -90,8 +90,12 @@ inline Plan plan(const lim_select_args &a) {
   const bool is_union = merges(a.rule);
   p.ranked = a.rule != LIM_PICK_NOTHING && (!is_union || a.history > 0);
   // Independent heads need history / heads ranks, heads whose scores correlate by 0.9 about eight times as many.
-  const int fewest = (a.history + a.rows - 1) / a.rows, few = 8 * fewest < kMostFew ? 8 * fewest : kMostFew;
-  if (a.rule == LIM_PICK_UNION && p.ranked && 3 * fewest <= few) p.few = few < a.history ? few : a.history;
+  const int fewest = (a.history + a.rows - 1) / a.rows, most = 8 * fewest < kMostFirstFew ? 8 * fewest : kMostFirstFew;
+  p.few_most = a.history < kMostFew ? a.history : kMostFew;
+  if (a.rule == LIM_PICK_UNION && p.ranked && (3 * fewest <= kMostFew || p.few_most == a.history)) {
+    p.few = most > 3 * fewest ? most : 3 * fewest;
+    if (p.few > p.few_most) p.few = p.few_most;
+  }
   p.max_items = a.batch.max_len;
   int want = a.history;
   if (a.rule == LIM_PICK_PAGES) {
