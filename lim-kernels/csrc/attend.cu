@@ -90,8 +90,9 @@ template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES> struct Atten
   static constexpr int PER_WARP = Warp::QUEUE > OWN ? Warp::QUEUE : OWN;
   static constexpr int SHARED = TEAMS * WARPS * PER_WARP;
   static constexpr int THREADS = TEAMS * WARPS * WARP;
-  // 136 leave room for a block of the product that follows, which copies its weights meanwhile, and none for a second one
-  // of this kernel: blocks that start early would pile up on few multiprocessors.
+  // So few that a block of the product behind finds room beside one of attention's, and so many that no second one of
+  // attention's does: blocks start as multiprocessors become free, and two on one would leave another without. Behind two
+  // teams, products of many rows follow, which do not start that early.
   static constexpr int REGISTERS = TEAMS == 1 && NT == 1 && D <= 128 && sizeof(T) == 2 ? 136 : 255;
 
   // Of a team.

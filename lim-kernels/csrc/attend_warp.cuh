@@ -222,7 +222,8 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         int head = t * 8 + 2 * c + i % 2, token = g + i / 2 * 8;
-        if (head < heads && token < valid) from.scores[static_cast<long long>(head) * from.score_stride + first + token] = s[t][i];
+        if (head < heads && token < valid)
+          from.scores[static_cast<long long>(head) * from.score_stride + first + token] = s[t][i];
       }
   }
 
