@@ -264,8 +264,10 @@ inline AttendSize attend_size(const lim_attend_args &a, const Machine &m) {
 template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES>
 lim_i32 attend_launch(const Machine &m, const AttendSize &size, const lim_attend_args &a, void *stream) {
   using Shape = AttendShape<T, D, NT, WARPS, TEAMS, STAGES>;
-  return launch(m, attend_kernel<T, D, NT, WARPS, TEAMS, STAGES>, dim3(m.sms), Shape::THREADS, Shape::SHARED, stream, a,
-                size.plan);
+  // Where registers would let two blocks share a multiprocessor, shared memory does not: see REGISTERS.
+  constexpr bool pairs = D == 32 || Shape::THREADS < 256;
+  int shared = pairs && m.overlap ? max(Shape::SHARED, m.shared / 2 + 1024) : Shape::SHARED;
+  return launch(m, attend_kernel<T, D, NT, WARPS, TEAMS, STAGES>, dim3(m.sms), Shape::THREADS, shared, stream, a, size.plan);
 }
 
 // 64 KiB on the way keep memory busy (H200: 128 KiB are 2% slower, and leave no room beside the next kernel's blocks).

@@ -49,11 +49,11 @@ template <class T, int D, int NT> struct WarpScore {
     from.width = width;
     from.scores = out;
     from.score_stride = stride;
+    // What is asked for behind a copy comes back behind it: a row is looked up a turn before its copy.
+    auto row_of = [&](int tile) { return rows(min(begin + tile * TILE + lane, end - 1)); };
     // Stage j holds tile j's first part in its lower half, the second part in the upper one.
-    auto copy = [&](int tile, int stage) {
-      int start = begin + tile * TILE;
-      if (start < end) {
-        int row = rows(min(start + lane, end - 1));
+    auto copy = [&](int tile, int row, int stage) {
+      if (begin + tile * TILE < end) {
         from.keys = base;
         lower.copy_keys(from, row, stage);
         if (pages) {
@@ -64,15 +64,21 @@ template <class T, int D, int NT> struct WarpScore {
       }
       commit_copies();
     };
+    if (begin >= end) return;
+    int ahead[STAGES + 1];
 #pragma unroll
-    for (int i = 0; i < STAGES; i++) copy(warp + i * SCORE_WARPS, i);
-    int stage = 0;
+    for (int i = 0; i <= STAGES; i++) ahead[i] = row_of(warp + i * SCORE_WARPS);
+#pragma unroll
+    for (int i = 0; i < STAGES; i++) copy(warp + i * SCORE_WARPS, ahead[i], i);
+    int stage = 0, row = ahead[STAGES];
     for (int tile = warp; begin + tile * TILE < end; tile += SCORE_WARPS) {
       float s[NT][4] = {};
+      int next = row_of(tile + (STAGES + 1) * SCORE_WARPS);
       Warp::template arrive<STAGES - 1>();
       lower.dot(s, stage);
       if (pages) upper.dot(s, stage);
-      copy(tile + STAGES * SCORE_WARPS, stage);
+      copy(tile + STAGES * SCORE_WARPS, row, stage);
+      row = next;
       int start = begin + tile * TILE;
       lower.write_scores(from, s, start, min(TILE, end - start), heads);
       stage = stage + 1 == STAGES ? 0 : stage + 1;
