@@ -6,15 +6,30 @@
 
 namespace lim {
 
-// x[r] = table[token[r]] as float32.
+template <typename T> struct alignas(16) Pack {
+  static constexpr int N = 16 / sizeof(T);
+  T x[N];
+};
+
+// x[r] = table[token[r]] as float32. A step begins with this: a row comes in one trip to memory.
 template <typename T> __global__ void embed_kernel(const __grid_constant__ lim_embed_args a) {
+  constexpr int N = Pack<T>::N;
   allow_dependents();
   await_dependencies();
   const int token = a.tokens[blockIdx.x];
-  const T *src = static_cast<const T *>(a.table) + static_cast<size_t>(token) * a.width;
-  float *dst = a.x + static_cast<size_t>(blockIdx.x) * a.width;
   const bool known = token >= 0 && token < a.vocabulary;
-  for (int i = threadIdx.x; i < a.width; i += blockDim.x) dst[i] = known ? to_float(src[i]) : NAN;
+  const T *src = static_cast<const T *>(a.table) + static_cast<size_t>(known ? token : 0) * a.width;
+  float *dst = a.x + static_cast<size_t>(blockIdx.x) * a.width;
+  const int packed = a.width % N ? 0 : a.width;  // rows of other widths are not aligned
+  for (int i = threadIdx.x * N; i < packed; i += blockDim.x * N) {
+    const Pack<T> v = *reinterpret_cast<const Pack<T> *>(src + i);
+#pragma unroll
+    for (int j = 0; j < N; j += 4) {
+      const float4 out = {to_float(v.x[j]), to_float(v.x[j + 1]), to_float(v.x[j + 2]), to_float(v.x[j + 3])};
+      *reinterpret_cast<float4 *>(dst + i + j) = known ? out : make_float4(NAN, NAN, NAN, NAN);
+    }
+  }
+  for (int i = packed + threadIdx.x; i < a.width; i += blockDim.x) dst[i] = known ? to_float(src[i]) : NAN;
 }
 
 // y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * norm. Decoding waits for this kernel between two products, so a row is read
@@ -64,21 +79,18 @@ template <typename T> __global__ void rms_norm_kernel(const __grid_constant__ li
 
 // y[r][i] = silu(gate_up[r][i]) * gate_up[r][width + i]
 template <typename T> __global__ void swiglu_kernel(const __grid_constant__ lim_swiglu_args a) {
-  constexpr int N = 16 / sizeof(T);
-  struct alignas(16) Pack {
-    T x[N];
-  };
+  constexpr int N = Pack<T>::N;
   allow_dependents();
   await_dependencies();
   const T *gate = static_cast<const T *>(a.gate_up) + 2 * static_cast<size_t>(blockIdx.x) * a.width;
   T *y = static_cast<T *>(a.y) + static_cast<size_t>(blockIdx.x) * a.width;
   const int packed = a.width % N ? 0 : a.width;  // rows of other widths are not aligned
   for (int i = threadIdx.x * N; i < packed; i += blockDim.x * N) {
-    Pack g = *reinterpret_cast<const Pack *>(gate + i);
-    const Pack up = *reinterpret_cast<const Pack *>(gate + a.width + i);
+    Pack<T> g = *reinterpret_cast<const Pack<T> *>(gate + i);
+    const Pack<T> up = *reinterpret_cast<const Pack<T> *>(gate + a.width + i);
 #pragma unroll
     for (int j = 0; j < N; j++) g.x[j] = from_float<T>(silu(to_float(g.x[j])) * to_float(up.x[j]));
-    *reinterpret_cast<Pack *>(y + i) = g;
+    *reinterpret_cast<Pack<T> *>(y + i) = g;
   }
   for (int i = packed + threadIdx.x; i < a.width; i += blockDim.x)
     y[i] = from_float<T>(silu(to_float(gate[i])) * to_float(gate[a.width + i]));
