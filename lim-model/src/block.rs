@@ -3,7 +3,7 @@
 use lim_kernels::{
     Append, Attend, Backend, HostTensor, KeyGates, LinearAdd, NormGateUp, NormLinear, Over, PageGates, Tensor,
 };
-use lim_select::{Buffers, DecodeAttend, DecodeSelect, decode_attention, select_for_later};
+use lim_select::{Buffers, DecodeAttend, DecodeLayer, decode_attention, select_for_later};
 
 use crate::{Config, LayerWeights, Result, Workspace};
 
@@ -82,6 +82,7 @@ impl<B: Backend> Block<B> {
         self.append(backend, Rows { config, rope, batch, qkv, kv, keep_gates })?;
         let (heads, scale) = (config.heads, 1.0 / (config.heads.dim() as f32).sqrt());
         let (q, out) = (&*qkv, &mut *attended);
+        let at = DecodeLayer { heads, scale, batch, max_len, layer };
         match phase {
             Phase::Prefill => {
                 let (over, counters) = (Over::Dense, prefill_counters);
@@ -89,14 +90,13 @@ impl<B: Backend> Block<B> {
             }
             Phase::Decode => {
                 let gates = self.gates(rope);
-                let op = DecodeAttend { q, kv, gates, heads, scale, batch, max_len, layer, counters, out };
+                let op = DecodeAttend { at, q, kv, gates, counters, out };
                 decode_attention(backend, attention, buffers, op)?;
             }
         }
         backend.linear_add(LinearAdd { a: attended, linear: &self.o, batch, x })?;
         if phase == Phase::Decode {
-            let op = DecodeSelect { heads, scale, batch, max_len, layer, counters };
-            select_for_later(backend, attention, buffers, op)?;
+            select_for_later(backend, attention, buffers, at, counters)?;
         }
 
         let (norm, gate_up) = (&self.mlp_norm, &self.gate_up);

@@ -68,14 +68,8 @@ impl<B: Backend> Buffers<B> {
     }
 }
 
-/// A decode step's attention in one layer: [`Attend`] without the choice of tokens.
-pub struct DecodeAttend<'a, B: Backend> {
-    /// Fused rows after `Append`, `[>= rows, (H + 2 kv) * d]`.
-    pub q: &'a Tensor<B::Rows, 2>,
-    /// This layer's pages.
-    pub kv: &'a B::Kv,
-    /// This layer's gates, where it has some.
-    pub gates: Option<PageGates<'a, B>>,
+/// One layer of a decode step.
+pub struct DecodeLayer<'a, B: Backend> {
     /// Head geometry.
     pub heads: Heads,
     /// Softmax scale.
@@ -86,6 +80,26 @@ pub struct DecodeAttend<'a, B: Backend> {
     pub max_len: usize,
     /// Layer number.
     pub layer: usize,
+}
+
+impl<B: Backend> Clone for DecodeLayer<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for DecodeLayer<'_, B> {}
+
+/// A layer's attention: [`Attend`] without the choice of tokens.
+pub struct DecodeAttend<'a, B: Backend> {
+    /// Which layer of which step.
+    pub at: DecodeLayer<'a, B>,
+    /// Fused rows after `Append`, `[>= rows, (H + 2 kv) * d]`.
+    pub q: &'a Tensor<B::Rows, 2>,
+    /// This layer's pages.
+    pub kv: &'a B::Kv,
+    /// This layer's gates, where it has some.
+    pub gates: Option<PageGates<'a, B>>,
     /// Counts what was really read and selected.
     pub counters: &'a mut B::Counters,
     /// `[>= rows, H * d]`.
@@ -106,7 +120,7 @@ pub fn decode_attention<B: Backend>(
     buffers: &mut Buffers<B>,
     mut op: DecodeAttend<'_, B>,
 ) -> Result<()> {
-    match attention.role(op.layer, op.max_len) {
+    match attention.role(op.at.layer, op.at.max_len) {
         Role::Dense => op.attend(backend, Over::Dense),
         Role::Reuse => {
             let (_, buffers) = buffers.of(attention)?;
@@ -129,30 +143,14 @@ pub fn decode_attention<B: Backend>(
             if let Some((by, scores)) = &mut buffers.scores {
                 op.score(backend, *by, sparse, scores)?;
             }
-            op.select().run(backend, sparse, buffers)?;
+            op.at.select(backend, sparse, buffers, op.counters)?;
             op.attend(backend, Over::Selected(&buffers.selection))
         }
     }
 }
 
-/// A decode step's selection in one layer, by the scores that [`decode_attention`] has left.
-pub struct DecodeSelect<'a, B: Backend> {
-    /// Head geometry.
-    pub heads: Heads,
-    /// Softmax scale.
-    pub scale: f32,
-    /// The step, one row per sequence.
-    pub batch: &'a B::Batch,
-    /// Cached tokens of the step's longest sequence.
-    pub max_len: usize,
-    /// Layer number.
-    pub layer: usize,
-    /// Counts the selections made.
-    pub counters: &'a mut B::Counters,
-}
-
-/// Selects what the layers after this one read, where the layer's role says so: at any time before the next layer's
-/// attention. Behind the product that takes this layer's attention, it runs beside that product on a GPU.
+/// Selects what the layers after this one read, where the layer's role says so, by the scores that [`decode_attention`]
+/// has left: at any time before the next layer's attention. `counters` count the selections made. Behind the product that takes this layer's attention, it runs beside that product on a GPU.
 ///
 /// # Errors
 /// When `buffers` were made for another attention, or the backend fails.
@@ -163,24 +161,25 @@ pub fn select_for_later<B: Backend>(
     backend: &mut B,
     attention: &Attention,
     buffers: &mut Buffers<B>,
-    op: DecodeSelect<'_, B>,
+    at: DecodeLayer<'_, B>,
+    counters: &mut B::Counters,
 ) -> Result<()> {
-    if attention.role(op.layer, op.max_len) != (Role::Select { own: Own::Dense }) {
+    if attention.role(at.layer, at.max_len) != (Role::Select { own: Own::Dense }) {
         return Ok(());
     }
     let (sparse, buffers) = buffers.of(attention)?;
-    op.run(backend, sparse, buffers)
+    at.select(backend, sparse, buffers, counters)
 }
 
 impl<B: Backend> DecodeAttend<'_, B> {
     fn attend(&mut self, backend: &mut B, over: Over<'_, B>) -> Result<()> {
-        let DecodeAttend { q, kv, heads, scale, batch, layer, .. } = *self;
+        let DecodeAttend { q, kv, at: DecodeLayer { heads, scale, batch, layer, .. }, .. } = *self;
         let (counters, out) = (&mut *self.counters, &mut *self.out);
         Ok(backend.attend(Attend { q, kv, heads, scale, batch, over, layer, counters, out })?)
     }
 
     fn score(&mut self, backend: &mut B, by: Scoring, sparse: &Sparse, out: &mut B::Scores) -> Result<()> {
-        let DecodeAttend { q, kv, gates, heads, batch, layer, .. } = *self;
+        let DecodeAttend { q, kv, gates, at: DecodeLayer { heads, batch, layer, .. }, .. } = *self;
         let (counters, budget) = (&mut *self.counters, sparse.quota.budget());
         let of = match by {
             Scoring::Tokens => ScoreOf::Tokens,
@@ -193,16 +192,17 @@ impl<B: Backend> DecodeAttend<'_, B> {
         };
         Ok(backend.score(Score { q, kv, heads, batch, of, budget, layer, counters, out })?)
     }
-
-    fn select(&mut self) -> DecodeSelect<'_, B> {
-        let DecodeAttend { heads, scale, batch, max_len, layer, .. } = *self;
-        DecodeSelect { heads, scale, batch, max_len, layer, counters: self.counters }
-    }
 }
 
-impl<B: Backend> DecodeSelect<'_, B> {
-    fn run(self, backend: &mut B, sparse: &Sparse, buffers: &mut SparseBuffers<B>) -> Result<()> {
-        let DecodeSelect { heads, scale, batch, layer, counters, .. } = self;
+impl<B: Backend> DecodeLayer<'_, B> {
+    fn select(
+        self,
+        backend: &mut B,
+        sparse: &Sparse,
+        buffers: &mut SparseBuffers<B>,
+        counters: &mut B::Counters,
+    ) -> Result<()> {
+        let DecodeLayer { heads, scale, batch, layer, .. } = self;
         let SparseBuffers { scores, pooled, selection: out, .. } = buffers;
         let mut ranked = scores.as_ref().map(|(_, scores)| scores);
         if let (Some(scores), Some((by, out))) = (ranked, pooled) {

@@ -8,7 +8,7 @@ use lim_kernels::{
     PageGates, PageSize, RowsKind, Sets, Step, Tensor,
 };
 use lim_select::{
-    Attention, Buffers, DecodeAttend, DecodeSelect, Mass, ModelHint, Policy, Scoring, Settings,
+    Attention, Buffers, DecodeAttend, DecodeLayer, Mass, ModelHint, Policy, Scoring, Settings,
     decode_attention, reference, select_for_later,
 };
 
@@ -215,22 +215,11 @@ impl<B: Backend> Rig<B> {
         let max_len = sequences.iter().map(Sequence::len).max().expect("not empty");
         for layer in 0..LAYERS {
             backend.write_rows(&vec![f32::NAN; seqs * H * D], out).expect("write");
-            let op = DecodeAttend {
-                q,
-                kv,
-                gates: Some(PageGates { q: gate_q, k: gate_k, rope }),
-                heads: *heads,
-                scale: SCALE,
-                batch,
-                max_len,
-                layer,
-                counters: &mut counters,
-                out,
-            };
+            let at = DecodeLayer { heads: *heads, scale: SCALE, batch, max_len, layer };
+            let gates = Some(PageGates { q: gate_q, k: gate_k, rope });
+            let op = DecodeAttend { at, q, kv, gates, counters: &mut counters, out };
             decode_attention(backend, attention, &mut buffers, op).expect("attention");
-            let (heads, counters) = (*heads, &mut counters);
-            let op = DecodeSelect { heads, scale: SCALE, batch, max_len, layer, counters };
-            select_for_later(backend, attention, &mut buffers, op).expect("selection");
+            select_for_later(backend, attention, &mut buffers, at, &mut counters).expect("selection");
             let mut output = vec![f32::NAN; seqs * H * D];
             backend.read_rows(out, &mut output).expect("read");
             outputs.push(output);
@@ -342,18 +331,8 @@ pub(crate) fn what_does_not_belong_together_is_refused<B: Backend>(backend: B, d
     ] {
         let mut buffers = Buffers::new(backend, &attention(made_for), *capacity, *heads).expect("buffers");
         let mut counters = backend.counters(LAYERS).expect("counters");
-        let op = DecodeAttend {
-            q,
-            kv,
-            gates: None,
-            heads: *heads,
-            scale: SCALE,
-            batch,
-            max_len: K + 1,
-            layer,
-            counters: &mut counters,
-            out,
-        };
+        let at = DecodeLayer { heads: *heads, scale: SCALE, batch, max_len: K + 1, layer };
+        let op = DecodeAttend { at, q, kv, gates: None, counters: &mut counters, out };
         let error = decode_attention(backend, &attention(used_with), &mut buffers, op).expect_err("refused");
         assert_eq!(error.to_string(), format!("decode step of policy `{used_with}`: {reason}"));
     }
