@@ -32,7 +32,7 @@ pub(super) fn append(cuda: &mut Cuda, op: Append<'_, Cuda>) -> Result<()> {
     let norm = |pick: fn((&super::CudaVector, &super::CudaVector)) -> *const f32| {
         qk_norm.map_or(std::ptr::null(), pick)
     };
-    let early = cuda.batch_is_settled();
+    let early = cuda.may_read_early();
     let args = ffi::lim_append_args {
         kv: kv.raw(),
         batch: batch.raw(),

@@ -1,7 +1,7 @@
 //! See [`Attend`].
 
 use super::check::{expect_rows, int};
-use super::context::Last;
+use super::context::{Last, Scratch};
 use super::{Cuda, CudaBatch, CudaRows, ffi};
 use crate::{Attend, DType, Error, Heads, Over, Result, ScoreOf, Tensor};
 
@@ -41,12 +41,13 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
         early: i32::from(cuda.last() == Last::Append),
         scale,
     };
+    let mut scored = None;
     match over {
         Over::Dense => {}
         Over::DenseScored(scores) => {
             scores.expect(OP, heads, batch, ScoreOf::Tokens)?;
-            scores.note(cuda.launches() + 1, batch.lens().iter().copied());
             args.scores = scores.raw();
+            scored = Some(scores);
         }
         Over::Selected(selection) => {
             selection.expect(OP, heads, batch)?;
@@ -56,15 +57,19 @@ pub(super) fn attend(cuda: &mut Cuda, op: Attend<'_, Cuda>) -> Result<()> {
     // SAFETY: reads the plain values of `args` alone.
     let bytes = unsafe { ffi::lim_attend_scratch(&args) };
     match usize::try_from(bytes) {
-        Ok(bytes) => args.scratch = cuda.attend_scratch(bytes)?.cast(),
+        Ok(bytes) => args.scratch = cuda.scratch(Scratch::Attend, bytes)?.cast(),
         Err(_) => return cuda.check(OP, layout.dtype, bytes as i32),
     }
     args.scratch_bytes = bytes;
     let stream = cuda.launch_stream()?;
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_attend(&args, stream) };
-    cuda.note_attend(!args.scores.data.is_null());
-    cuda.check(OP, layout.dtype, status)
+    cuda.note_attend(scored.is_some());
+    cuda.check(OP, layout.dtype, status)?;
+    if let Some(scores) = scored {
+        scores.note(cuda, batch.lens().iter().copied());
+    }
+    Ok(())
 }
 
 const NO_SELECTION: ffi::lim_selection = ffi::lim_selection {

@@ -21,6 +21,17 @@ pub(super) enum Last {
     Other,
 }
 
+/// Whose scratch: kernels that may run side by side have each their own.
+#[derive(Clone, Copy)]
+pub(super) enum Scratch {
+    /// Of anything that runs between the kernels before and behind it.
+    Common,
+    /// Selection's, which may run beside the kernel before it.
+    Select,
+    /// Attention's, whose counters every launch leaves at zero.
+    Attend,
+}
+
 /// One GPU and one stream on it. Kernels run in the order of the calls; calls return before they finish, except
 /// those that bring data to the host.
 pub struct Cuda {
@@ -35,16 +46,12 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     dtype: DType,
     name: String,
-    scratch: Option<Buffer<u8>>,
-    /// Selection's own.
-    select_scratch: Option<Buffer<u8>>,
-    /// Attention's own, whose counters every launch leaves at zero.
-    attend_scratch: Option<Buffer<u8>>,
+    /// By [`Scratch`].
+    scratch: [Option<Buffer<u8>>; 3],
     last: Cell<Last>,
-    /// Launches so far.
-    launches: Cell<u64>,
-    /// Whether the last kernel launched lets the next one start before its own wait for what came before it.
-    hasty: Cell<bool>,
+    /// Whether what is launched next has to wait before it reads what kernels write: the last one lets it start before its
+    /// own wait, or has written scores.
+    next_waits: Cell<bool>,
     /// Whether append's kernel has been launched since anything wrote to a batch.
     settled: Cell<bool>,
     /// Scratch that was outgrown: captured graphs may still write to it.
@@ -88,13 +95,10 @@ impl Cuda {
             stream,
             dtype,
             name,
-            scratch: None,
-            select_scratch: None,
-            attend_scratch: None,
+            scratch: [const { None }; 3],
             last: Cell::new(Last::Other),
-            launches: Cell::new(0),
+            next_waits: Cell::new(false),
             settled: Cell::new(false),
-            hasty: Cell::new(false),
             outgrown: Vec::new(),
         })
     }
@@ -148,8 +152,7 @@ impl Cuda {
     /// The stream as launchers take it, with the context made current for this thread. For every launch anew.
     pub(super) fn launch_stream(&self) -> Result<*mut std::ffi::c_void> {
         self.last.set(Last::Other);
-        self.hasty.set(false);
-        self.launches.set(self.launches.get() + 1);
+        self.next_waits.set(false);
         self.context.bind_to_thread().map_err(|e| self.driver_error(e))?;
         Ok(self.stream.cu_stream().cast())
     }
@@ -157,19 +160,19 @@ impl Cuda {
     /// Notes that the kernel just launched is append's, which lets the next one start at once if it was `early` itself.
     pub(super) fn note_append(&self, early: bool) {
         self.last.set(Last::Append);
-        self.hasty.set(early);
+        self.next_waits.set(early);
         self.settled.set(true);
     }
 
     /// Notes that the kernel just launched is attention's, which lets the next one start at once.
     pub(super) fn note_attend(&self, scored: bool) {
         self.last.set(if scored { Last::Scored } else { Last::Attend });
-        self.hasty.set(true);
+        self.next_waits.set(true);
     }
 
-    /// Notes that the kernel just launched lets the next one start before its own wait.
-    pub(super) fn note_hasty(&self) {
-        self.hasty.set(true);
+    /// Notes that what is launched next has to wait before it reads what kernels write.
+    pub(super) fn note_next_waits(&self) {
+        self.next_waits.set(true);
     }
 
     /// Notes that a batch is written to by what is launched now.
@@ -177,11 +180,10 @@ impl Cuda {
         self.settled.set(false);
     }
 
-    /// Whether a kernel launched now finds its batch complete however early it starts, and with it all that was launched
-    /// before the last kernel: that one lets others start only behind its wait, and an append's wait came after what wrote
-    /// the batch.
-    pub(super) fn batch_is_settled(&self) -> bool {
-        self.settled.get() && !self.hasty.get()
+    /// Whether a kernel launched now may read before its wait: the batch, since an append's wait came after what wrote it,
+    /// and all that was written before the last kernel, since that one lets others start only behind its own wait.
+    pub(super) fn may_read_early(&self) -> bool {
+        self.settled.get() && !self.next_waits.get()
     }
 
     /// The kernel launched last.
@@ -189,46 +191,23 @@ impl Cuda {
         self.last.get()
     }
 
-    /// Number of the last launch.
-    pub(super) fn launches(&self) -> u64 {
-        self.launches.get()
-    }
-
     pub(super) fn driver_error(&self, e: DriverError) -> Error {
         Error::Device { device: self.name(), reason: words(e) }
     }
 
-    /// Scratch of at least `bytes` bytes with any contents, good until the next launch. It grows when first asked
-    /// for more, which must not happen during graph capture: run the step once before capturing it.
-    pub(super) fn scratch(&mut self, bytes: usize) -> Result<*mut u8> {
-        let held = self.scratch.take();
-        let buffer = self.grown(held, bytes)?;
-        Ok(self.scratch.insert(buffer).ptr())
-    }
-
-    /// [`Self::scratch`] for selection, which may run beside the kernel before it.
-    pub(super) fn select_scratch(&mut self, bytes: usize) -> Result<*mut u8> {
-        let held = self.select_scratch.take();
-        let buffer = self.grown(held, bytes)?;
-        Ok(self.select_scratch.insert(buffer).ptr())
-    }
-
-    /// [`Self::scratch`] for attention: zeroed when made, and nothing but attention writes there.
-    pub(super) fn attend_scratch(&mut self, bytes: usize) -> Result<*mut u8> {
-        let held = self.attend_scratch.take();
-        let buffer = self.grown(held, bytes)?;
-        Ok(self.attend_scratch.insert(buffer).ptr())
-    }
-
-    /// `held` if it is large enough, else a larger zeroed one.
-    fn grown(&mut self, held: Option<Buffer<u8>>, bytes: usize) -> Result<Buffer<u8>> {
-        let old = match held {
-            Some(buffer) if buffer.len() >= bytes => return Ok(buffer),
-            old => old,
+    /// Scratch of at least `bytes` bytes, good until the next launch that uses it: zeroed when made, then with what its
+    /// last user left. It grows when first asked for more, which must not happen during graph capture: run the step once
+    /// before capturing it.
+    pub(super) fn scratch(&mut self, of: Scratch, bytes: usize) -> Result<*mut u8> {
+        let buffer = match self.scratch[of as usize].take() {
+            Some(buffer) if buffer.len() >= bytes => buffer,
+            old => {
+                let bytes = bytes.max(2 * old.as_ref().map_or(0, |b| b.len()));
+                self.outgrown.extend(old);
+                self.zeros(bytes, "scratch")?
+            }
         };
-        let bytes = bytes.max(2 * old.as_ref().map_or(0, |b| b.len()));
-        self.outgrown.extend(old);
-        self.zeros(bytes, "scratch")
+        Ok(self.scratch[of as usize].insert(buffer).ptr())
     }
 }
 

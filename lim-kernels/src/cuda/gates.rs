@@ -2,6 +2,7 @@
 
 use super::attend::query_rows;
 use super::check::{int, shape_error};
+use super::context::Scratch;
 use super::{Cuda, CudaBatch, CudaLinear, CudaRope, ffi};
 use crate::{Error, GateScore, KeyGates, KvLayout, Result, ScoreOf};
 
@@ -60,13 +61,13 @@ pub(super) fn gate_score(cuda: &mut Cuda, op: GateScore<'_, Cuda>) -> Result<()>
     };
     // SAFETY: reads the plain values of `args` alone.
     args.scratch_bytes = unsafe { ffi::lim_gate_score_scratch(&args) };
-    args.scratch = cuda.scratch(args.scratch_bytes as usize)?.cast();
+    args.scratch = cuda.scratch(Scratch::Common, args.scratch_bytes as usize)?.cast();
     let stream = cuda.launch_stream()?;
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_gate_score(&args, stream) };
     cuda.check(OP, layout.dtype, status)?;
     let pages = |&len: &usize| if len > budget { batch.page_size().pages_for(len) } else { 0 };
-    out.note(cuda.launches(), batch.lens().iter().map(pages));
+    out.note(cuda, batch.lens().iter().map(pages));
     Ok(())
 }
 

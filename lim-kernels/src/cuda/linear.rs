@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 use std::ptr;
 
-use super::context::Last;
+use super::context::{Last, Scratch};
 use super::gemm::{Operands, Product};
 use super::kv::dtype_code;
 use super::{Cuda, CudaLinear, CudaRows, CudaVector, ffi};
@@ -84,7 +84,7 @@ pub(super) fn embed(cuda: &mut Cuda, op: Embed<'_, Cuda>) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: device memory of the checked extents, alive in `op`; the kernel reads no row past the vocabulary.
     let status = unsafe { ffi::lim_embed(&args, stream) };
-    cuda.note_hasty();
+    cuda.note_next_waits();
     cuda.check("embed", table.dtype, status)
 }
 
@@ -202,7 +202,7 @@ fn normed<'a>(cuda: &mut Cuda, s: Skinny<'a>) -> Result<Skinny<'a>> {
     if s.norm.is_none() {
         return Ok(s);
     }
-    let normed = cuda.scratch(s.rows * s.linear.shape[1] * s.linear.dtype.bytes())?;
+    let normed = cuda.scratch(Scratch::Common, s.rows * s.linear.shape[1] * s.linear.dtype.bytes())?;
     normalise(cuda, &s, normed.cast())?;
     Ok(Skinny { x: normed.cast_const().cast(), norm: None, row_ids: ptr::null(), ..s })
 }
@@ -241,7 +241,7 @@ fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
     // SAFETY: device memory of the extents that the verb checked, alive in its operands or in the scratch.
     let status = unsafe { ffi::lim_linear(&args, stream) };
     if !late {
-        cuda.note_hasty();
+        cuda.note_next_waits();
     }
     cuda.check(s.op, *dtype, status)
 }
@@ -252,7 +252,7 @@ fn around_gemm(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
     let (rows, n, k, dtype) = (s.rows, *out, *input, *dtype);
     let normed_bytes = if s.norm.is_some() { (rows * k * dtype.bytes()).next_multiple_of(256) } else { 0 };
     let both_bytes = if s.epilogue == Epilogue::SwiGlu { rows * n * dtype.bytes() } else { 0 };
-    let scratch = cuda.scratch(normed_bytes + both_bytes)?;
+    let scratch = cuda.scratch(Scratch::Common, normed_bytes + both_bytes)?;
     let both: *mut c_void = scratch.wrapping_add(normed_bytes).cast();
     let mut a = s.x;
     if s.norm.is_some() {
@@ -293,7 +293,7 @@ fn around_gemm(cuda: &mut Cuda, s: Skinny<'_>) -> Result<()> {
         let stream = cuda.launch_stream()?;
         // SAFETY: `both` is `[rows][n]`, `y` is `[rows][n / 2]`, as the verb checked.
         let status = unsafe { ffi::lim_swiglu(&args, stream) };
-        cuda.note_hasty();
+        cuda.note_next_waits();
         cuda.check(s.op, dtype, status)?;
     }
     Ok(())
@@ -316,7 +316,7 @@ fn normalise(cuda: &mut Cuda, s: &Skinny<'_>, y: *mut c_void) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: `x` was checked by the verb; `y` is scratch of `rows * in` elements.
     let status = unsafe { ffi::lim_rms_norm(&args, stream) };
-    cuda.note_hasty();
+    cuda.note_next_waits();
     cuda.check(s.op, dtype, status)
 }
 

@@ -1,6 +1,7 @@
 //! See [`Pool`].
 
 use super::check::{int, shape_error};
+use super::context::Scratch;
 use super::{Cuda, ffi};
 use crate::softmax::log2_scale;
 use crate::{DType, Pool, Pooling, Result, ScoreOf};
@@ -39,12 +40,12 @@ pub(super) fn pool(cuda: &mut Cuda, op: Pool<'_, Cuda>) -> Result<()> {
     };
     // SAFETY: reads the plain values of `args` alone.
     args.scratch_bytes = unsafe { ffi::lim_pool_scratch(&args) };
-    args.scratch = cuda.scratch(args.scratch_bytes as usize)?.cast();
+    args.scratch = cuda.scratch(Scratch::Common, args.scratch_bytes as usize)?.cast();
     let stream = cuda.launch_stream()?;
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_pool(&args, stream) };
     cuda.check(OP, DType::F32, status)?;
     let columns = |&len: &usize| if len > budget { by.columns(len, batch.page_size()) } else { 0 };
-    out.note(cuda.launches(), batch.lens().iter().map(columns));
+    out.note(cuda, batch.lens().iter().map(columns));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! See [`Sample`].
 
 use super::check::shape_error;
+use super::context::Scratch;
 use super::{Cuda, ffi};
 use crate::{DType, Error, Result, Sample};
 
@@ -31,7 +32,7 @@ pub(super) fn sample(cuda: &mut Cuda, op: Sample<'_, Cuda>) -> Result<()> {
     }
     // SAFETY: computes a size from a number.
     args.scratch_bytes = unsafe { ffi::lim_sample_scratch(args.rows) };
-    args.scratch = cuda.scratch(args.scratch_bytes as usize)?.cast();
+    args.scratch = cuda.scratch(Scratch::Common, args.scratch_bytes as usize)?.cast();
     let stream = cuda.launch_stream()?;
     // SAFETY: device memory of `rows` and `rows * vocab` elements, as checked and made; results go to page-locked memory of
     // `LIM_DRAW_SLOTS * stride` elements.

@@ -44,6 +44,6 @@ pub(super) fn score(cuda: &mut Cuda, op: Score<'_, Cuda>) -> Result<()> {
         ScoreOf::Pages => batch.page_size().pages_for(len),
         ScoreOf::Tokens => len,
     };
-    out.note(cuda.launches(), batch.lens().iter().map(scored));
+    out.note(cuda, batch.lens().iter().map(scored));
     Ok(())
 }

@@ -7,8 +7,6 @@ use crate::{Capacity, Heads, Result, ScoreOf};
 /// Raw scores or pooled weights, `[seqs][rows][stride]` float32; scores have a row a query head.
 pub struct CudaScores {
     data: Buffer<f32>,
-    /// Number of the launch that wrote them.
-    written: u64,
     /// Tokens (or pages) that were scored, by sequence.
     counts: Vec<usize>,
     rows: usize,
@@ -54,17 +52,12 @@ impl CudaScores {
         Err(shape_error(op, "scores", &got, &need))
     }
 
-    /// Notes that launch number `written` gives each sequence so many scores a row.
-    pub(super) fn note(&mut self, written: u64, counts: impl Iterator<Item = usize>) {
-        self.written = written;
+    /// Notes that the kernel just launched gives each sequence so many scores a row.
+    pub(super) fn note(&mut self, cuda: &Cuda, counts: impl Iterator<Item = usize>) {
+        cuda.note_next_waits();
         for (of_seq, count) in self.counts.iter_mut().zip(counts) {
             *of_seq = count;
         }
-    }
-
-    /// Number of the launch that wrote them.
-    pub(super) fn written(&self) -> u64 {
-        self.written
     }
 
     /// Scores that sequence `seq` has.
@@ -78,7 +71,7 @@ impl Cuda {
         let Capacity { seqs, tokens, .. } = capacity;
         let stride = tokens.next_multiple_of(4);
         let data = self.zeros(seqs.saturating_mul(rows).saturating_mul(stride), "scores")?;
-        Ok(CudaScores { data, written: 0, counts: vec![0; seqs], rows, tokens, stride })
+        Ok(CudaScores { data, counts: vec![0; seqs], rows, tokens, stride })
     }
 
     pub(super) fn scores_from_host(

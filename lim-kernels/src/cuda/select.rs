@@ -1,6 +1,7 @@
 //! See [`Select`].
 
 use super::check::{int, shape_error};
+use super::context::Scratch;
 use super::{Cuda, CudaBatch, CudaScores, ffi};
 use crate::softmax::{fixed_share, log2_scale};
 use crate::{DType, Pick, Result, ScoreOf, Select, Sets};
@@ -34,8 +35,6 @@ pub(super) fn select(cuda: &mut Cuda, op: Select<'_, Cuda>) -> Result<()> {
         expect_scored(scores, rule, quota.budget(), rows, batch)?;
     }
     let (firsts, firsts_stride) = out.firsts();
-    // What wrote the scores and the batch is complete, unless it came last: only the last kernel may still run.
-    let early = cuda.batch_is_settled() && scores.is_some_and(|s| s.written() < cuda.launches());
     let mut args = ffi::lim_select_args {
         scores: scores.map_or(ffi::lim_scores { data: std::ptr::null_mut(), stride: 4 }, |s| s.raw()),
         batch: batch.raw(),
@@ -53,11 +52,11 @@ pub(super) fn select(cuda: &mut Cuda, op: Select<'_, Cuda>) -> Result<()> {
         history: int(quota.history),
         window: int(quota.window),
         page_size: int(batch.page_size().tokens()),
-        early: i32::from(early),
+        early: i32::from(cuda.may_read_early()),
     };
     // SAFETY: reads the plain values of `args` alone.
     args.scratch_bytes = unsafe { ffi::lim_select_scratch(&args) };
-    args.scratch = cuda.select_scratch(args.scratch_bytes as usize)?.cast();
+    args.scratch = cuda.scratch(Scratch::Select, args.scratch_bytes as usize)?.cast();
     let stream = cuda.launch_stream()?;
     // SAFETY: every pointer is device memory of the extents checked above, alive in `op`; the context is current.
     let status = unsafe { ffi::lim_select(&args, stream) };
