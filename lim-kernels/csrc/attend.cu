@@ -106,6 +106,9 @@ template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES> struct Atten
   }
 };
 
+// With static shared memory and what a block takes by itself.
+static_assert(AttendShape<__nv_bfloat16, 128, 1, 8, 1, 1>::SHARED + 2048 <= LIM_ATTEND_ROOM, "room");
+
 template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES>
 __global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES>::REGISTERS))
     attend_kernel(const __grid_constant__ lim_attend_args a, const __grid_constant__ AttendPlan plan) {

@@ -386,8 +386,7 @@ typedef struct {
 
 /* Bytes of scratch that lim_select wants for these arguments (pointers are not read). */
 lim_u64 lim_select_scratch(const lim_select_args *args);
-/* The next kernel may start at once. What a product before it best leaves of a multiprocessor's shared memory, so that the
- * first ranks are found beside it. */
+/* What a product before it best leaves of a multiprocessor's shared memory, so that the first ranks are found beside it. */
 #define LIM_SELECT_ROOM (112 * 1024)
 lim_i32 lim_select(const lim_select_args *args, void *stream);
 

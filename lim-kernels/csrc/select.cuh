@@ -44,19 +44,23 @@ struct Buckets {
   __device__ float edge(int bucket) const { return lo + bucket * width; }
 };
 
+// Inclusive prefix sum over the lanes of a warp.
+template <class Count> __device__ inline Count warp_scan(Count value) {
+  const int lane = threadIdx.x & 31;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const Count other = __shfl_up_sync(~0u, value, step);
+    if (lane >= step) value += other;
+  }
+  return value;
+}
+
 // Exclusive prefix sum over the block's threads; *total gets the sum. No thread may use `sums` [Threads / 32] any more
 // when a thread calls this; all are in step afterwards. A warp without `any` has zeros alone.
 template <int Threads>
 __device__ inline lim_u32 block_scan(lim_u32 value, lim_u32 *sums, lim_u32 *total, bool any = true) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  lim_u32 sum = value;
-  if (any) {
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-      const lim_u32 other = __shfl_up_sync(~0u, sum, step);
-      if (lane >= step) sum += other;
-    }
-  }
+  const lim_u32 sum = any ? warp_scan(value) : value;
   if (lane == 31) sums[warp] = sum;
   __syncthreads();
   const lim_u32 of_warp = lane < Threads / 32 ? sums[lane] : 0;

@@ -38,6 +38,8 @@ struct FewShared {
   // threads.
   __device__ unsigned short *holder() { return (unsigned short *)cursor; }
 };
+// With what a block takes by itself.
+static_assert(sizeof(FewShared) + sizeof(float4) * 4 * (kFewThreads + 1) * kFewHeld + 1024 <= LIM_SELECT_ROOM, "room");
 static_assert(2 * 8 * kFewThreads <= 4 * kBuckets, "holder");
 static_assert(sizeof(float4) * 4 * (kFewThreads + 1) >= sizeof(lim_u64) * kFewKeys, "sorted");
 

@@ -85,12 +85,7 @@ __device__ inline void list_keys(const Plan &p, const Candidates &c, const float
       }
     }
     const lim_u32 mine = __popc(passed);
-    lim_u32 place = mine;
-#pragma unroll
-    for (int s = 1; s < 32; s *= 2) {
-      const lim_u32 other = __shfl_up_sync(~0u, place, s);
-      if (lane >= s) place += other;
-    }
+    lim_u32 place = warp_scan(mine);
     lim_u32 at = 0;
     if (lane == 31 && place != 0) at = atomicAdd(listed, place);
     place += __shfl_sync(~0u, at, 31) - mine;

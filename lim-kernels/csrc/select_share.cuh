@@ -17,12 +17,7 @@ struct ShareShared {
 // Sum of the lower threads' values; *total gets the sum of all. No thread may use `sums` any more when one calls this.
 __device__ inline lim_u64 wide_scan(lim_u64 value, lim_u64 *sums, lim_u64 *total) {
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  lim_u64 sum = value;
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const lim_u64 other = __shfl_up_sync(~0u, sum, step);
-    if (lane >= step) sum += other;
-  }
+  const lim_u64 sum = warp_scan(value);
   if (lane == 31) sums[warp] = sum;
   __syncthreads();
   const lim_u64 of_warp = lane < kShareThreads / 32 ? sums[lane] : 0;

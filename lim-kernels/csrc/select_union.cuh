@@ -206,12 +206,7 @@ __device__ __forceinline__ void finish_short(const Plan &p, const Candidates &c,
   // Every warp counts what is chosen before each of the words, four a lane.
   const uint4 words = reinterpret_cast<const uint4 *>(sh.words)[lane];
   const lim_u32 mine = __popc(words.x) + __popc(words.y) + __popc(words.z) + __popc(words.w);
-  lim_u32 sum = mine;
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const lim_u32 other = __shfl_up_sync(~0u, sum, step);
-    if (lane >= step) sum += other;
-  }
+  const lim_u32 sum = warp_scan(mine);
   lim_i32 *ids = p.a.out.ids + (lim_i64)seq * p.a.out.capacity + p.a.sinks;
 #pragma unroll
   for (int j = 0; j < kAhead; ++j) {
