@@ -2,10 +2,12 @@
 // s or over its selected ones. One kernel serves both: only where a list entry's position comes from differs.
 //
 // Layouts: q [seqs][q_stride], out [seqs][heads][head_dim], pages and selection as in lim_kernels.h.
-// Grid: a block a multiprocessor, of one or two teams of warps that walk through the units of paged.cuh (sequence x KV
-// head x chunk of its tokens). A team's warps take tiles of 16 tokens in turn, merge through shared memory, and write the
-// result or, where a lane has several chunks, a partial state (sums, maximum, weight) to scratch. The team that finishes a
-// lane last combines its chunks in a fixed order, so the order of arrival does not show in the result.
+// Grid: a block a multiprocessor, of one or two teams of warps. A team starts with a unit of its own of paged.cuh
+// (sequence x KV head x chunk of its tokens), then draws the next one that nobody has taken, so that all end at about
+// the same time though some get more of the memory than others. Its warps take tiles of 16 tokens in turn, merge
+// through shared memory, and write the result or, where a lane has several chunks, a partial state (sums, maximum,
+// weight) to scratch. The team that finishes a lane last combines its chunks in a fixed order, so neither who took a
+// unit nor the order of arrival shows in the result.
 // Bytes moved: tokens read * 2 * kv_heads * head_dim * size; a partial state is 4 * (head_dim + 2) bytes a query head.
 #include "attend_warp.cuh"
 
@@ -19,6 +21,7 @@ struct AttendPlan {
   float *sums;     // [seqs][heads][chunks][D]
   float *states;   // [seqs][heads][chunks][m, l]
   int *finished;   // [seqs][heads]: teams that have written their chunk of the lane that starts with this head
+  int *drawn;      // units drawn, which are those beyond every team's first
 };
 
 // Adds one to *count, after everything the team wrote before its last barrier, and tells what was there; what other
@@ -77,23 +80,31 @@ __device__ inline Part merge_chunks(const float *sums, int stride, const float2 
   return part;
 }
 
+// Stores what is read once, soon, and written again by the next launch, so that it need never leave the L2 cache.
+__device__ inline void put_kept(float *to, float2 x) {
+  lim_u64 policy;
+  asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  asm volatile("st.global.L2::cache_hint.v2.f32 [%0], {%1, %2}, %3;" ::"l"(to), "f"(x.x), "f"(x.y), "l"(policy)
+               : "memory");
+}
+
 template <class T> __device__ inline void put_pair(T *to, float x, float y) {
   *reinterpret_cast<uint32_t *>(to) = pack<T>(x, y);
 }
 template <> __device__ inline void put_pair(float *to, float x, float y) { *reinterpret_cast<float2 *>(to) = make_float2(x, y); }
 
 // A block is TEAMS teams of WARPS warps; a team takes units of its own. Two small teams overlap one's merge and start with
-// the other's loads; one large team has fewer chunks to merge and takes half as long for one.
-template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES> struct AttendShape {
+// the other's loads; one large team has fewer chunks to merge and takes half as long for one. ALONE: for one sequence.
+template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES, bool ALONE> struct AttendShape {
   using Warp = WarpAttention<T, D, NT, STAGES>;
   static constexpr int OWN = NT * 8 * PITCH<D> * 4;  // bytes of a warp's state
   static constexpr int PER_WARP = Warp::QUEUE > OWN ? Warp::QUEUE : OWN;
   static constexpr int SHARED = TEAMS * WARPS * PER_WARP;
   static constexpr int THREADS = TEAMS * WARPS * WARP;
   // So few that a block of the product behind finds room beside one of attention's, and so many that no second one of
-  // attention's does: blocks start as multiprocessors become free, and two on one would leave another without. Behind two
-  // teams, products of many rows follow, which do not start that early.
-  static constexpr int REGISTERS = TEAMS == 1 && NT == 1 && D <= 128 && sizeof(T) == 2 ? 136 : 255;
+  // attention's does: blocks start as multiprocessors become free, and two on one would leave another without. Behind
+  // several sequences, products of several rows follow, which do not start that early.
+  static constexpr int REGISTERS = ALONE ? 136 : 255;
 
   // Of a team.
   __device__ static void barrier(int team) {
@@ -107,28 +118,34 @@ template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES> struct Atten
 };
 
 // With static shared memory and what a block takes by itself.
-static_assert(AttendShape<__nv_bfloat16, 128, 1, 8, 1, 1>::SHARED + 2048 <= LIM_ATTEND_ROOM, "room");
+static_assert(AttendShape<__nv_bfloat16, 128, 1, 8, 1, 1, true>::SHARED + 2048 <= LIM_ATTEND_ROOM, "room");
 
-template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES>
-__global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES>::REGISTERS))
+template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES, bool ALONE>
+__global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES, ALONE>::REGISTERS))
     attend_kernel(const __grid_constant__ lim_attend_args a, const __grid_constant__ AttendPlan plan) {
-  using Shape = AttendShape<T, D, NT, WARPS, TEAMS, STAGES>;
+  using Shape = AttendShape<T, D, NT, WARPS, TEAMS, STAGES, ALONE>;
   constexpr int TEAM = WARPS * WARP;  // threads
   // At 16 bytes past a multiple of 128 every 128-byte line that is copied here would be asked for twice.
   extern __shared__ __align__(128) char all_shared[];
   __shared__ bool lasts[TEAMS];
+  __shared__ int nexts[TEAMS];
   allow_dependents();
   Gate gate;
   if (!a.early) gate.open();
   int team = threadIdx.x / TEAM, thread = threadIdx.x % TEAM, warp = thread / WARP, group = plan.lanes.group.d;
   bool &last = lasts[team];
+  int &next = nexts[team];
   char *shared = all_shared + team * WARPS * Shape::PER_WARP, *mine = shared + warp * Shape::PER_WARP;
   const float *states = reinterpret_cast<const float *>(shared);  // [warp][head][PITCH], warps PER_WARP bytes apart
   constexpr int WARP_PITCH = Shape::PER_WARP / 4;
   Schedule schedule(a.batch, a.selection, plan.cut, plan.lanes, 0);
-  int index = blockIdx.x + team * gridDim.x;
+  const int teams = gridDim.x * TEAMS;
+  int index = blockIdx.x + team * gridDim.x, ticket = 0;
+  bool draws = false;
   Unit u;
-  for (; schedule.find(index, u); index += gridDim.x * TEAMS) {
+  for (; schedule.find(index, u); index = draws ? next : index + teams) {
+    // Where every unit is some team's first, none waits for an answer.
+    draws = !ALONE && schedule.total() > teams;
     int set = u.seq * a.selection.sets + (a.selection.kind == LIM_SHARED ? 0 : u.lane);
     Source<T> from;
     from.tokens.ids = u.dense ? nullptr : a.selection.ids + static_cast<long long>(set) * a.selection.capacity;
@@ -156,6 +173,8 @@ __global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES>::REGIST
     {
       typename Shape::Warp attention(mine);
       attention.run(from, positions, q, heads, a.scale * 1.4426950408889634f, warp, WARPS, gate);
+      // The answer comes while the warps merge. Any earlier, a team would keep a unit that another could start with.
+      if (draws && thread == 0) ticket = atomicAdd(plan.drawn, 1);
       attention.store(reinterpret_cast<float *>(mine), heads);
     }
     if (a.counters && u.chunk == 0 && thread == 0) {
@@ -190,7 +209,7 @@ __global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES>::REGIST
         put_pair(out + h * D + d, x * r, y * r);
       } else {
         long long part = slot + static_cast<long long>(h) * plan.chunks;
-        __stcg(reinterpret_cast<float2 *>(plan.sums + part * D + d), make_float2(x, y));
+        put_kept(plan.sums + part * D + d, make_float2(x, y));
         if (pair == 0) __stcg(reinterpret_cast<float2 *>(plan.states) + part, make_float2(top, l));
       }
     }
@@ -226,8 +245,11 @@ __global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES>::REGIST
         if (thread == 0) *finished = 0;
       }
     }
+    if (draws && thread == 0) next = teams + ticket;
     Shape::barrier(team);
   }
+  // Every unit is followed by a draw, so this was the last one.
+  if (draws && thread == 0 && index == teams + schedule.before - 1) *plan.drawn = 0;
   gate.open();
 }
 
@@ -237,9 +259,17 @@ struct AttendSize {
   long long bytes;
 };
 
-constexpr int LEAST_CHUNK = 128, MOST_CHUNK = 8192;
-// Counters stand at the start of the scratch whatever the shapes, so that launches of any shapes may share it.
-constexpr int COUNTERS = 1 << 16;
+constexpr int LEAST_CHUNK = 128;
+// Counters stand at the start of the scratch whatever the shapes, so that launches of any shapes may share it: those of
+// heads, and a line for that of draws.
+constexpr int COUNTERS = 1 << 16, COUNTER_BYTES = COUNTERS * 4 + 128;
+
+// Tokens of a chunk at most, about. Sequences may differ in length, and where lanes are few, long chunks of one then
+// leave most teams idle; short ones cost what a team waits for at the end of each. Of two teams, one reads on.
+inline int most_chunk(const lim_attend_args &a, int lanes, int slots, int teams) {
+  if (teams == 2) return 4096;
+  return a.splits || a.batch.seqs == 1 || lanes > slots ? 8192 : 4096;
+}
 
 inline AttendSize attend_size(const lim_attend_args &a, const Machine &m) {
   AttendSize size = {};
@@ -248,7 +278,7 @@ inline AttendSize attend_size(const lim_attend_args &a, const Machine &m) {
   size.teams = !a.splits && narrow && lanes > m.sms ? 2 : 1;
   int slots = m.sms * size.teams;
   int target = a.splits ? a.splits : lanes >= slots ? 1 : slots / (lanes ? lanes : 1);
-  size.plan.cut = cut_for(slots, lanes, target, LEAST_CHUNK, MOST_CHUNK / size.teams);
+  size.plan.cut = cut_for(slots, lanes, target, LEAST_CHUNK, most_chunk(a, lanes, slots, size.teams));
   if (a.splits) size.plan.cut.fill = 0;  // nothing may follow from the number of sequences
   size.plan.lanes = lane_counts(a.heads, a.kv.kv_heads);
   size.plan.chunks = most_chunks(size.plan.cut, a.batch.max_len);
@@ -256,21 +286,23 @@ inline AttendSize attend_size(const lim_attend_args &a, const Machine &m) {
   long long parts = static_cast<long long>(a.batch.seqs) * a.heads * size.plan.chunks;
   char *at = static_cast<char *>(a.scratch);
   size.plan.finished = reinterpret_cast<int *>(at);
-  at += COUNTERS * 4;
+  size.plan.drawn = size.plan.finished + COUNTERS;
+  at += COUNTER_BYTES;
   size.plan.sums = reinterpret_cast<float *>(at);
   at += parts * a.kv.head_dim * 4;
   size.plan.states = reinterpret_cast<float *>(at);
-  size.bytes = COUNTERS * 4 + parts * (a.kv.head_dim + 2) * 4;
+  size.bytes = COUNTER_BYTES + parts * (a.kv.head_dim + 2) * 4;
   return size;
 }
 
-template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES>
+template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES, bool ALONE>
 lim_i32 attend_launch(const Machine &m, const AttendSize &size, const lim_attend_args &a, void *stream) {
-  using Shape = AttendShape<T, D, NT, WARPS, TEAMS, STAGES>;
+  using Shape = AttendShape<T, D, NT, WARPS, TEAMS, STAGES, ALONE>;
   // Where registers would let two blocks share a multiprocessor, shared memory does not: see REGISTERS.
   constexpr bool pairs = D == 32 || Shape::THREADS < 256;
   int shared = pairs && m.overlap ? max(Shape::SHARED, m.shared / 2 + 1024) : Shape::SHARED;
-  return launch(m, attend_kernel<T, D, NT, WARPS, TEAMS, STAGES>, dim3(m.sms), Shape::THREADS, shared, stream, a, size.plan);
+  auto kernel = attend_kernel<T, D, NT, WARPS, TEAMS, STAGES, ALONE>;
+  return launch(m, kernel, dim3(m.sms), Shape::THREADS, shared, stream, a, size.plan);
 }
 
 // 64 KiB on the way keep memory busy (H200: 128 KiB are 2% slower, and leave no room beside the next kernel's blocks).
@@ -278,9 +310,12 @@ template <class T, int D, int NT>
 lim_i32 attend_run(const Machine &m, const lim_attend_args &a, void *stream) {
   constexpr int WARPS = D == 256 ? 4 : 8, STAGES = D == 32 ? 4 : D < 128 ? 2 : 1;
   AttendSize size = attend_size(a, m);
-  if constexpr (NT == 1 && sizeof(T) == 2)
-    if (size.teams == 2) return attend_launch<T, D, NT, WARPS / 2, 2, STAGES>(m, size, a, stream);
-  return attend_launch<T, D, NT, WARPS, 1, STAGES>(m, size, a, stream);
+  if constexpr (NT == 1 && sizeof(T) == 2) {
+    if (size.teams == 2) return attend_launch<T, D, NT, WARPS / 2, 2, STAGES, false>(m, size, a, stream);
+    if constexpr (D <= 128)
+      if (a.batch.seqs == 1) return attend_launch<T, D, NT, WARPS, 1, STAGES, true>(m, size, a, stream);
+  }
+  return attend_launch<T, D, NT, WARPS, 1, STAGES, false>(m, size, a, stream);
 }
 
 template <class T, int D> lim_i32 attend_group(const Machine &m, const lim_attend_args &a, void *stream) {

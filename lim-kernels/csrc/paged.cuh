@@ -102,8 +102,8 @@ struct Unit {
   bool per_head;  // lanes are query heads, with sets of their own
 };
 
-// Walks through the units u = block, block + blocks, ... Each warp keeps 32 sequences in its lanes' registers; all
-// warps of a block see the same units. Chunks come before lanes: neighbouring blocks read the same tokens' heads.
+// Finds units by their number, from the first on. Each warp keeps 32 sequences in its lanes' registers. Chunks come
+// before lanes: neighbouring blocks read the same tokens' heads.
 struct Schedule {
   const lim_batch &batch;
   const lim_selection &selection;
@@ -141,6 +141,9 @@ struct Schedule {
     }
     all = __shfl_sync(FULL, upto, min(batch.seqs - seq0, WARP) - 1);
   }
+
+  // Behind a first `find`: all units, or with more sequences than 32, which are not counted yet, more than any number.
+  __device__ int total() const { return batch.seqs <= WARP ? before + all : 0x7fffffff; }
 
   // The unit numbered u; false when there are no more, and `before` is their number. Calls go up in u.
   __device__ bool find(int u, Unit &unit) {
