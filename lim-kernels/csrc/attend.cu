@@ -104,7 +104,7 @@ template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES, bool ALONE> 
   // So few that a block of the product behind finds room beside one of attention's, and so many that no second one of
   // attention's does: blocks start as multiprocessors become free, and two on one would leave another without. Behind
   // several sequences, products of several rows follow, which do not start that early.
-  static constexpr int REGISTERS = ALONE ? 136 : 255;
+  static constexpr int REGISTERS = ALONE ? 136 : THREADS <= 256 ? 255 : 168;
 
   // Of a team.
   __device__ static void barrier(int team) {
@@ -267,7 +267,7 @@ constexpr int COUNTERS = 1 << 16, COUNTER_BYTES = COUNTERS * 4 + 128;
 // Tokens of a chunk at most, about. Sequences may differ in length, and where lanes are few, long chunks of one then
 // leave most teams idle; short ones cost what a team waits for at the end of each. Of two teams, one reads on.
 inline int most_chunk(const lim_attend_args &a, int lanes, int slots, int teams) {
-  if (teams == 2) return 4096;
+  if (teams == 2) return a.kv.head_dim > 64 ? 2048 : 4096;
   return a.splits || a.batch.seqs == 1 || lanes > slots ? 8192 : 4096;
 }
 
@@ -305,13 +305,16 @@ lim_i32 attend_launch(const Machine &m, const AttendSize &size, const lim_attend
   return launch(m, kernel, dim3(m.sms), Shape::THREADS, shared, stream, a, size.plan);
 }
 
-// 64 KiB on the way keep memory busy (H200: 128 KiB are 2% slower, and leave no room beside the next kernel's blocks).
+// 64 KiB on the way keep memory busy and leave room beside them for the next kernel's blocks. Two teams, which can do
+// without that room, have 96: one reads on while the other merges. With 128 a single round of units takes 1% longer
+// (H200), as some multiprocessors get still more of the memory than others.
 template <class T, int D, int NT>
 lim_i32 attend_run(const Machine &m, const lim_attend_args &a, void *stream) {
   constexpr int WARPS = D == 256 ? 4 : 8, STAGES = D == 32 ? 4 : D < 128 ? 2 : 1;
   AttendSize size = attend_size(a, m);
   if constexpr (NT == 1 && sizeof(T) == 2) {
-    if (size.teams == 2) return attend_launch<T, D, NT, WARPS / 2, 2, STAGES, false>(m, size, a, stream);
+    constexpr int HALF = D > 64 ? WARPS * 3 / 4 : WARPS / 2;  // warps of one of two teams
+    if (size.teams == 2) return attend_launch<T, D, NT, HALF, 2, STAGES, false>(m, size, a, stream);
     if constexpr (D <= 128)
       if (a.batch.seqs == 1) return attend_launch<T, D, NT, WARPS, 1, STAGES, true>(m, size, a, stream);
   }
