@@ -106,6 +106,10 @@ template <class T, int D, int NT, int WARPS, int TEAMS, int STAGES, bool ALONE> 
   // several sequences, products of several rows follow, which do not start that early.
   static constexpr int REGISTERS = ALONE ? 136 : THREADS <= 256 ? 255 : 168;
 
+  // Whether the schedule lies in shared memory during a unit. Elsewhere it stays in registers: with 64 dims so few would
+  // be in use without it that a second block fits, with 96 more of the others would spill.
+  static constexpr bool HOLDS = D >= 128;
+
   // Of a team.
   __device__ static void barrier(int team) {
     if (TEAMS == 1)
@@ -129,6 +133,7 @@ __global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES, ALONE>:
   extern __shared__ __align__(128) char all_shared[];
   __shared__ bool lasts[TEAMS];
   __shared__ int nexts[TEAMS];
+  __shared__ int held[Shape::HOLDS ? TEAMS : 1][Schedule::HELD][WARP];
   allow_dependents();
   Gate gate;
   if (!a.early) gate.open();
@@ -146,6 +151,8 @@ __global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES, ALONE>:
   for (; schedule.find(index, u); index = draws ? next : index + teams) {
     // Where every unit is some team's first, none waits for an answer.
     draws = !ALONE && schedule.total() > teams;
+    // Registers are short until the end of the unit.
+    if constexpr (Shape::HOLDS) schedule.put(held[team]);
     int set = u.seq * a.selection.sets + (a.selection.kind == LIM_SHARED ? 0 : u.lane);
     Source<T> from;
     from.tokens.ids = u.dense ? nullptr : a.selection.ids + static_cast<long long>(set) * a.selection.capacity;
@@ -246,6 +253,7 @@ __global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES, ALONE>:
       }
     }
     if (draws && thread == 0) next = teams + ticket;
+    if constexpr (Shape::HOLDS) schedule.take_back(held[team]);
     Shape::barrier(team);
   }
   // Every unit is followed by a draw, so this was the last one.

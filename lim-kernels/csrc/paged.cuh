@@ -145,6 +145,22 @@ struct Schedule {
   // Behind a first `find`: all units, or with more sequences than 32, which are not counted yet, more than any number.
   __device__ int total() const { return batch.seqs <= WARP ? before + all : 0x7fffffff; }
 
+  // What this thread holds of its sequence, to shared memory and back. Warps that share the place hold the same; they meet
+  // at a barrier between `put` and `take_back`, and at another before the next `find`.
+  static constexpr int HELD = 5;
+  __device__ void put(int (*to)[WARP]) const {
+    int lane = threadIdx.x % WARP;
+    to[0][lane] = n, to[1][lane] = dense ? ~tokens : tokens, to[2][lane] = cuts.chunks, to[3][lane] = cuts.length;
+    to[4][lane] = upto;
+  }
+  __device__ void take_back(const int (*from)[WARP]) {
+    int lane = threadIdx.x % WARP;
+    n = from[0][lane], tokens = from[1][lane], cuts = {from[3][lane], from[2][lane]}, upto = from[4][lane];
+    dense = tokens < 0;
+    if (dense) tokens = ~tokens;
+    units = lanes(dense) * cuts.chunks;
+  }
+
   // The unit numbered u; false when there are no more, and `before` is their number. Calls go up in u.
   __device__ bool find(int u, Unit &unit) {
     while (u - before >= all) {
