@@ -159,7 +159,6 @@ __global__ void __maxnreg__((AttendShape<T, D, NT, WARPS, TEAMS, STAGES, ALONE>:
     from.tokens.count = u.dense || a.selection.kind == LIM_SHARED ? u.tokens : a.selection.count[set];
     from.begin = u.chunk * u.length;
     from.end = min(from.begin + u.length, from.tokens.count);
-    from.newest = u.n - 1;
     // Asked for before the other addresses are worked out.
     int positions[Shape::Warp::AHEAD];
 #pragma unroll

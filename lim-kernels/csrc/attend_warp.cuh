@@ -23,7 +23,6 @@ template <class T> struct Source {
   float *scores;           // of the first query head, position 0
   int score_stride;
   int begin, end;          // list entries of the chunk
-  int newest;              // position that the kernel before this one may still be writing
 };
 
 // Softmax state as other warps see it in shared memory: [head][PITCH], D sums as pairs of neighbouring dims in the order
@@ -227,14 +226,14 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
       }
   }
 
-  // Takes tiles first, first + step, ... of the chunk. Tiles that cannot hold the newest token are under way before
-  // the gate opens. positions: of this lane's token in the first of them.
+  // Takes tiles first, first + step, ... of the chunk. Tiles that cannot hold the newest token, the last of its list, are
+  // under way before the gate opens. positions: of this lane's token in the first of them.
   __device__ void run(const Source<T> &from, const int (&positions)[AHEAD], const T *q_rows, int heads, float scale,
                       int first, int step, Gate &gate) {
     int lane = threadIdx.x % TILE;
     int tiles = max(0, ceil_div(ceil_div(from.end - from.begin, TILE) - first, step));
     if (tiles == 0) return gate.open();
-    auto entry = [&](int i) { return from.begin + (first + i * step) * TILE + lane; };
+    auto at = [&](int i) { return from.begin + (first + i * step) * TILE; };
     // What is asked for behind a copy comes back behind it: look-ups go first.
     int pages[STAGES + 1];
 #pragma unroll
@@ -242,7 +241,7 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
 #pragma unroll
     for (int i = 0; i < STAGES; i++) {
       int row = from.tokens.row(pages[i], positions[i]);
-      if (!__all_sync(FULL, positions[i] != from.newest)) gate.open();
+      if (at(i) + TILE >= from.tokens.count) gate.open();
       if (i == 0 || i < tiles) copy_keys(from, row, i);
       commit_copies();
       if (i == 0 || i < tiles) copy_values(from, row, i);
@@ -254,12 +253,12 @@ template <class T, int D, int NT, int STAGES> struct WarpAttention {
     // waits for its keys, and never for what it needs itself.
     int page = pages[STAGES], position = positions[STAGES], later = positions[STAGES + 1];
     for (int i = 0, stage = 0; i < tiles; i++, stage = stage + 1 == STAGES ? 0 : stage + 1) {
-      int start = from.begin + (first + i * step) * TILE, valid = min(TILE, from.end - start);
+      int start = at(i), valid = min(TILE, from.end - start);
       bool more = i + STAGES < tiles;
       float s[NT][4] = {};
       int row = from.tokens.row(page, position);
       page = from.tokens.page(later), position = later;
-      later = from.tokens.position(entry(i + STAGES + 2));
+      later = from.tokens.position(at(i + STAGES + 2) + lane);
       arrive<2 * STAGES - 1>();
       dot(s, stage);
       if (more) copy_keys(from, row, stage);

@@ -6,7 +6,7 @@ use lim_kernels::{Backend, Capacity, Pick, Pool, Pooling, Quota, Result, Select,
 use super::{Noise, Prepared, heads, layout};
 
 /// Calls in a graph.
-const CALLS: usize = 32;
+const CALLS: usize = 64;
 
 /// Softmax scale of the random scores.
 const SCALE: f32 = 0.5;
