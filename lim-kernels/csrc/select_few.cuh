@@ -15,7 +15,8 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
   const lim_select_args &a = p.a;
   const lim_i64 set = (lim_i64)seq * a.rows + head;
   FewRow row{a.scores.data + set * a.scores.stride, 0, a.scores.stride, lim::cluster_rank(), lim::cluster_size()};
-  const int slice = row.slice, slices = row.slices;
+  const int slice = row.slice;
+  int slices = row.slices, split = p.few_split;
   sh.hist[tid] = 0;
   if (tid == 0) sh.listed = sh.holders = 0;
   const Firsts f(p, seq);
@@ -43,10 +44,17 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
     if (slice == 0) out.done(0);
     return;
   }
+  row.lo = c.lo, row.count = c.count;
+  if (slices > 1 && c.lo + c.count <= kFewTile) {
+    // A long row's blocks, for a short one: the first alone is done sooner, though it asks again.
+    if (slice != 0) return lim::allow_dependents();
+    slices = row.slices = 1, split = 0;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) quads[0][q] = row.quad(row.at(0, q, tid));
+  }
   // Blocks write into the first one: all have to have started.
   if (slices > 1) lim::cluster_arrive();
-  row.lo = c.lo, row.count = c.count;
-  const int tiles = (c.lo + c.count + (kFewTile << p.few_split) - 1) >> (13 + p.few_split);
+  const int tiles = (c.lo + c.count + (kFewTile << split) - 1) >> (13 + split);
   static_assert(kFewTile == 1 << 13, "tiles");
   // A block lists its share of the ranks and a standard deviation more, if as many of its threads hold one as chance has it.
   const float share = (float)few / slices, listed = share + sqrtf(share), of_block = (float)c.count / slices;
@@ -122,7 +130,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
     // Where ties matter, or the bound is so low that NaN may reach it, keys are compared, else scores.
     const bool low_bound = least_order <= score_order(lim::NEG_INF), exact = low_bound || (lim_u32)bound != 0;
     const float least = ordered_score(least_order);
-    const FewList list{lim::in_block(sh.list, 0) + slice * (kFewKeys >> p.few_split), (lim_u32)kFewKeys >> p.few_split,
+    const FewList list{lim::in_block(sh.list, 0) + slice * (kFewKeys >> split), (lim_u32)kFewKeys >> split,
                        bound, least, exact, f.places, c};
     lim_u32 mask = 0;  // of the first eight quads, those that hold something
 #pragma unroll
@@ -158,7 +166,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
   } else {
     __syncthreads();
   }
-  if (slice == 0) few_rank(c, out, p.few_split, few, whole, sh);
+  if (slice == 0) few_rank(c, out, split, few, whole, sh);
 }
 
 __global__ void __launch_bounds__(kFewThreads, 2) few_kernel(const __grid_constant__ Plan p) {
