@@ -34,12 +34,12 @@ fn shows(document: &str, folder: &Path, text: &str) {
 }
 
 #[test]
-fn benchmarks_show_the_committed_results() {
+fn kernels_show_the_committed_results() {
     for folder in folders_with("gpu.json") {
         let ours: Report = read(&folder.join("gpu.json"));
         let peers = folder.join("peers.json");
         let peers: Option<Peers> = peers.exists().then(|| read(&peers));
-        shows("benchmarks.md", &folder, &table::render(&ours, peers.as_ref()));
+        shows("kernels.md", &folder, &table::render(&ours, peers.as_ref()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Renders a report of the GPU runner, beside the peers', as the Markdown table of docs/benchmarks.md, or one of `lim-cli eval`
+//! Renders a report of the GPU runner, beside the peers', as the Markdown table of docs/kernels.md, or one of `lim-cli eval`
 //! as those of docs/results.md.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ usage: results OURS.json [PEERS.json] [--write DOCUMENT.md]
 OURS.json is written by the GPU runner (cargo run --release -p lim-bench --features cuda --bin gpu), PEERS.json by
 lim-bench/peers/peers.py. Prints the table, or writes it between the marks of DOCUMENT.md that name OURS' folder:
     cargo run -p lim-bench --bin results -- lim-bench/results/h200/gpu.json lim-bench/results/h200/peers.json \\
-        --write docs/benchmarks.md
+        --write docs/kernels.md
 REPORT.json is what lim-cli eval writes with --out:
     cargo run -p lim-bench --bin results -- --eval lim-bench/results/demo/report.json --write docs/results.md";
 
