@@ -80,11 +80,8 @@ __device__ inline Part merge_chunks(const float *sums, int stride, const float2 
   return part;
 }
 
-// Stores what is read once, soon, and written again by the next launch, so that it need never leave the L2 cache.
 __device__ inline void put_kept(float *to, float2 x) {
-  lim_u64 policy;
-  asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
-  asm volatile("st.global.L2::cache_hint.v2.f32 [%0], {%1, %2}, %3;" ::"l"(to), "f"(x.x), "f"(x.y), "l"(policy)
+  asm volatile("st.global.L2::cache_hint.v2.f32 [%0], {%1, %2}, %3;" ::"l"(to), "f"(x.x), "f"(x.y), "l"(keep())
                : "memory");
 }
 

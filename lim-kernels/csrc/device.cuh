@@ -80,6 +80,12 @@ __device__ inline lim_u64 read_once() {
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
+// That of what is read soon and only once, and written again by the next launch: it need never leave.
+__device__ inline lim_u64 keep() {
+  lim_u64 policy;
+  asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
 
 // Starts a copy of 16 bytes from global to shared memory.
 __device__ inline void copy_async(uint32_t shared, const void *global, lim_u64 policy) {

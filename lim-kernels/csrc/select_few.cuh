@@ -16,7 +16,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
   const lim_i64 set = (lim_i64)seq * a.rows + head;
   FewRow row{a.scores.data + set * a.scores.stride, 0, a.scores.stride, lim::cluster_rank(), lim::cluster_size()};
   const int slice = row.slice;
-  int slices = row.slices, split = p.few_split;
+  int split = p.few_split;  // log2 of row.slices
   sh.hist[tid] = 0;
   if (tid == 0) sh.listed = sh.holders = 0;
   const Firsts f(p, seq);
@@ -45,19 +45,19 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
     return;
   }
   row.lo = c.lo, row.count = c.count;
-  if (slices > 1 && c.lo + c.count <= kFewTile) {
+  if (row.slices > 1 && c.lo + c.count <= kFewTile) {
     // A long row's blocks, for a short one: the first alone is done sooner, though it asks again.
     if (slice != 0) return lim::allow_dependents();
-    slices = row.slices = 1, split = 0;
+    row.slices = 1, split = 0;
 #pragma unroll
     for (int q = 0; q < 4; ++q) quads[0][q] = row.quad(row.at(0, q, tid));
   }
   // Blocks write into the first one: all have to have started.
-  if (slices > 1) lim::cluster_arrive();
+  if (row.slices > 1) lim::cluster_arrive();
   const int tiles = (c.lo + c.count + (kFewTile << split) - 1) >> (13 + split);
   static_assert(kFewTile == 1 << 13, "tiles");
   // A block lists its share of the ranks and a standard deviation more, if as many of its threads hold one as chance has it.
-  const float share = (float)few / slices, listed = share + sqrtf(share), of_block = (float)c.count / slices;
+  const float share = (float)few / row.slices, listed = share + sqrtf(share), of_block = (float)c.count / row.slices;
   const float threads = fminf(kFewThreads, of_block / 4);
   const auto holders = [&](float keys) {
     return (int)ceilf(threads * (1 - __powf(fmaxf(0, 1 - __fdividef(keys, of_block)), __fdividef(of_block, threads))));
@@ -97,7 +97,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
     return quad;
   };
   if (whole) {
-    if (slices > 1) lim::cluster_wait();
+    if (row.slices > 1) lim::cluster_wait();
     lim_u64 *to = lim::in_block(sh.list, 0);
 #pragma unroll 1
     for (int i = 0; i < 4 * tiles; ++i) {
@@ -143,7 +143,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
       lim_u32 at = atomicAdd(&sh.holders, __popc(mask));
       for (; mask != 0; mask &= mask - 1) sh.holder()[at++] = (__ffs(mask) - 1) << 9 | tid;
     }
-    if (slices > 1) lim::cluster_wait();
+    if (row.slices > 1) lim::cluster_wait();
     __syncthreads();
     few_list(list, row, p.few_held, sh);
     if (tiles > 2) {
@@ -161,7 +161,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
   if (slice == 0) {
     for (int i = tid; i <= kBuckets; i += kFewThreads) sh.cursor[i] = 0;
   }
-  if (slices > 1) {
+  if (row.slices > 1) {
     lim::cluster_arrive(), lim::cluster_wait();
   } else {
     __syncthreads();

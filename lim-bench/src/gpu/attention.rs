@@ -9,7 +9,7 @@ use lim_kernels::{
 
 use super::pool::{Pool, Rotary};
 use super::selection::random_selection;
-use super::{Noise, Prepared, Settings, heads, layout};
+use super::{CALLS, Noise, Prepared, Settings, heads, layout};
 
 const SCALE: f32 = 0.088_388_35; // 1 / sqrt(128)
 
@@ -195,7 +195,6 @@ pub fn prefill(cuda: &mut Cuda, pool: &Rc<Pool>, [rows, len]: [usize; 2]) -> Res
 /// # Errors
 /// When the device refuses.
 pub fn append(cuda: &mut Cuda, rotary: &Rc<Rotary>, [seqs, len]: [usize; 2]) -> Result<Prepared> {
-    const CALLS: usize = 64;
     let (layout, heads) = (layout()?, heads()?);
     let mut kv = cuda.kv(layout, CALLS * seqs + 1, PageExtras::default())?;
     let capacity = Capacity { rows: seqs, seqs, tokens: len };

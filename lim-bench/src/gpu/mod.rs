@@ -32,6 +32,9 @@ pub struct Settings {
     pub replays: usize,
 }
 
+/// Calls in a graph of data that need not be cold.
+const CALLS: usize = 64;
+
 impl Settings {
     /// Cold data far above any L2 cache.
     pub const FULL: Settings = Settings { cold_bytes: 512 << 20, replays: 21 };

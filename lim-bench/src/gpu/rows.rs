@@ -9,14 +9,13 @@ use lim_kernels::{
 };
 
 use super::weights::{Model, VOCAB};
-use super::{Noise, Prepared, median};
+use super::{CALLS, Noise, Prepared, median};
 
 /// Rows of the embedding for `rows` random tokens, other ones in every call.
 ///
 /// # Errors
 /// When the device refuses.
 pub fn embed(cuda: &mut Cuda, model: &Rc<Model>, rows: usize) -> Result<Prepared> {
-    const CALLS: usize = 64;
     const WIDTH: usize = 4096;
     let mut noise = Noise::new(13);
     let mut batches = Vec::with_capacity(CALLS);

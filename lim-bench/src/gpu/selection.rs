@@ -3,10 +3,7 @@
 use lim_kernels::cuda::{Cuda, CudaBatch, CudaScores, CudaSelection};
 use lim_kernels::{Backend, Capacity, Pick, Pool, Pooling, Quota, Result, Select, Sets, Step};
 
-use super::{Noise, Prepared, heads, layout};
-
-/// Calls in a graph.
-const CALLS: usize = 64;
+use super::{CALLS, Noise, Prepared, heads, layout};
 
 /// Softmax scale of the random scores.
 const SCALE: f32 = 0.5;
