@@ -34,11 +34,14 @@ fn cases<B>(s: &Subject<B>) -> Vec<(KvLayout, Vec<usize>)> {
         let lens = (0..seqs).map(|seq| 900 - 107 * seq).collect();
         all.push((layout(24, 8, dim, 16, s.dtypes[s.dtypes.len() - 1]), lens));
     }
-    // More sequences than a warp has lanes, more units than blocks.
-    all.push((
-        layout(16, 8, 64, 4, s.dtypes[s.dtypes.len() - 1]),
-        (0..45).map(|seq| 1 + 37 * seq % 300).collect(),
-    ));
+    // More sequences than a warp has lanes, more units than blocks: teams draw them, with and without their schedule in
+    // shared memory meanwhile.
+    for dim in [64, 128, 256] {
+        all.push((
+            layout(16, 8, dim, 4, s.dtypes[s.dtypes.len() - 1]),
+            (0..45).map(|seq| 1 + 37 * seq % 300).collect(),
+        ));
+    }
     all.retain(|(layout, _)| s.takes(*layout));
     all
 }
