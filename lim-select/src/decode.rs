@@ -150,7 +150,8 @@ pub fn decode_attention<B: Backend>(
 }
 
 /// Selects what the layers after this one read, where the layer's role says so, by the scores that [`decode_attention`]
-/// has left: at any time before the next layer's attention. `counters` count the selections made. Behind the product that takes this layer's attention, it runs beside that product on a GPU.
+/// has left: at any time before the next layer's attention. `counters` count the selections made. Behind the product that
+/// takes this layer's attention, it runs beside that product on a GPU.
 ///
 /// # Errors
 /// When `buffers` were made for another attention, or the backend fails.
