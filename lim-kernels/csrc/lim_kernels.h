@@ -382,12 +382,15 @@ typedef struct {
   lim_i32 page_size;       /* power of two, 1..256; read for PICK_PAGES */
   lim_i32 early;           /* 1: the kernel before this one lets others start only behind its own wait and has no part in
                             * these arguments: the first ranks are found before the wait */
+  lim_i32 beside;          /* 1: the kernel before this one is a product that leaves LIM_SELECT_ROOM. Clusters of blocks would
+                            * wait for multiprocessors beside each other: one block ranks a row, unless it may be very long. */
 } lim_select_args;
 
 /* Bytes of scratch that lim_select wants for these arguments (pointers are not read). */
 lim_u64 lim_select_scratch(const lim_select_args *args);
-/* What a product before it best leaves of a multiprocessor's shared memory, so that the first ranks are found beside it. */
-#define LIM_SELECT_ROOM (112 * 1024)
+/* What a product before it best leaves of a multiprocessor's shared memory, so that the first ranks are found beside it; one that
+ * leaves as much takes fewer registers too. */
+#define LIM_SELECT_ROOM (80 * 1024)
 lim_i32 lim_select(const lim_select_args *args, void *stream);
 
 #ifdef __cplusplus

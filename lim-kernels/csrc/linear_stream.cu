@@ -91,7 +91,7 @@ struct Walk {
 
 // NT: groups of 8 weight rows in a unit; MT: groups of 8 input rows.
 template <typename T, int NT, int MT, bool SWIGLU, Rows X>
-__global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const __grid_constant__ StreamParams p) {
+__device__ __forceinline__ void stream_weights(const StreamParams &p) {
 #if __CUDA_ARCH__ >= 900
   constexpr int kRows = NT * 8, kc = kStageColumns<T, NT>;
   constexpr int kWPitch = kc * sizeof(T) + kGap, kXRows = MT * 8;
@@ -290,6 +290,19 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
 #endif
 }
 
+template <typename T, int NT, int MT, bool SWIGLU, Rows X>
+__global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const __grid_constant__ StreamParams p) {
+  stream_weights<T, NT, MT, SWIGLU, X>(p);
+}
+
+// For a place beside selection's blocks: each of a multiprocessor's four schedulers has 16,384 registers, and the one that has
+// three of the nine warps shall have room for four of selection's with 64 each. That makes 80, as if two blocks of twelve warps
+// were to fit. Other products would be 2% slower (H200).
+template <typename T, int NT, int MT, bool SWIGLU, Rows X>
+__global__ void __launch_bounds__(12 * WARP, 2) linear_beside_kernel(const __grid_constant__ StreamParams p) {
+  stream_weights<T, NT, MT, SWIGLU, X>(p);
+}
+
 static int x_pitch(int in, size_t element) { return (in * static_cast<int>(element) + 127) / 128 * 128 + kGap; }
 
 template <typename T, int NT, int MT, bool SWIGLU, Rows X>
@@ -305,8 +318,11 @@ static lim_i32 launch_unit(const Machine &m, const lim_linear_args &a, void *str
   if (p.stages < 3) p.stages = fitting(0);  // rather a ring that serves than a place beside others
   if (p.stages < 2) return LIM_E_SHAPE;
   const int units = (a.out + kOutRows - 1) / kOutRows;
-  return launch(m, linear_stream_kernel<T, NT, MT, SWIGLU, X>, dim3(min(units, m.sms)), kStreamThreads,
-                static_cast<size_t>(p.stages) * stage + fixed, stream, p);
+  void (*kernel)(StreamParams) = linear_stream_kernel<T, NT, MT, SWIGLU, X>;
+  if constexpr (X == Rows::SHARED && NT == 1 && MT == 1 && !SWIGLU) {
+    if (a.spare >= LIM_SELECT_ROOM) kernel = linear_beside_kernel<T, NT, MT, SWIGLU, X>;
+  }
+  return launch(m, kernel, dim3(min(units, m.sms)), kStreamThreads, static_cast<size_t>(p.stages) * stage + fixed, stream, p);
 }
 
 // Where x is best kept. Several passes take longer than a smaller ring or, up to 8 rows, an x that travels along (H100,

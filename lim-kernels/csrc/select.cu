@@ -4,7 +4,7 @@
 // union of the heads' lists, rank-major, cut at M. Kernels, chained by programmatic dependent launch where the device has it:
 //   top, total [slice, head, seq]  where lists end at a share of the softmax: of every head (mass.cuh)
 //   few    [slice, head, seq]  LessIsMore: the first ranks of every head
-//   cut    [slice, head, seq]  LessIsMore: the union, from these or from M ranks of every head, and the ids; starts to count
+//   cut    [slice, part, seq]  LessIsMore: the union, from these or from M ranks of every head, and the ids; starts to count
 //                              when the last head has, not when `few` has ended
 //   rows   [slice, row, seq]   a row's M best in order; for rules with a set a row, the ids
 //   share  [head, seq]         where lists end at a share of the softmax: where
@@ -48,18 +48,17 @@ extern "C" lim_i32 lim_select(const lim_select_args *args, void *stream) {
   if (status == LIM_OK && shares) status = lim_mass_::launch_masses(m, p.masses, a.batch.seqs, stream);
   if (status == LIM_OK && p.few > 0) {
     // Very long rows: two blocks a multiprocessor.
-    const int blocks = blocks_per_row(p, m, kFewTile, 3, p.max_items > 64 * kFewTile ? 1 : 2);
-    const int tiles = (p.max_items + blocks * kFewTile - 1) / (blocks * kFewTile);
+    const bool very_long = p.max_items > 64 * kFewTile;
+    const int blocks = a.beside && !very_long ? 1 : blocks_per_row(p, m, kFewTile, 3, very_long ? 1 : 2);
     while (1 << p.few_split < blocks) ++p.few_split;
-    size_t shared = sizeof(FewShared);
-    const size_t tile = sizeof(float4) * 4 * (kFewThreads + 1);
-    for (; p.few_held < kFewHeld && p.few_held < tiles && shared + tile <= (size_t)m.shared; shared += tile) ++p.few_held;
-    status = lim::launch_clusters(m, blocks, few_kernel, dim3(blocks, a.rows, a.batch.seqs), kFewThreads, shared, stream, p);
+    status = lim::launch_clusters(m, blocks, few_kernel, dim3(blocks, a.rows, a.batch.seqs), kFewThreads, sizeof(FewShared),
+                                  stream, p);
   }
   if (status == LIM_OK && p.ranked) {
-    // In `cut` one block mostly does all, sooner where fewer start beside it.
-    const int blocks = blocks_per_row(p, m, kTile<kRowThreads>, 1, a.rule == LIM_PICK_UNION && p.few > 0 ? 8 : 4);
-    const dim3 grid(blocks, a.rows, a.batch.seqs);
+    // Where ranks were found first, one block of `cut` mostly does all.
+    const bool parts = a.rule == LIM_PICK_UNION && p.few > 0;
+    const int blocks = parts ? 1 : blocks_per_row(p, m, kTile<kRowThreads>, 1, 4);
+    const dim3 grid(blocks, parts && a.rows > kCutParts ? kCutParts : a.rows, a.batch.seqs);
     const size_t lists = p.lists_shared ? 16ull * p.list_cap : sizeof(float) * kMostSamples;
     if (a.rule == LIM_PICK_UNION) {
       status = lim::launch_clusters(m, blocks, cut_kernel, grid, kUnionThreads, lists > bits ? lists : bits, stream, p);

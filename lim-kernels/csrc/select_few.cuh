@@ -47,7 +47,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
   row.lo = c.lo, row.count = c.count;
   if (row.slices > 1 && c.lo + c.count <= kFewTile) {
     // A long row's blocks, for a short one: the first alone is done sooner, though it asks again.
-    if (slice != 0) return lim::allow_dependents();
+    if (slice != 0) return;
     row.slices = 1, split = 0;
 #pragma unroll
     for (int q = 0; q < 4; ++q) quads[0][q] = row.quad(row.at(0, q, tid));
@@ -69,7 +69,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
   for (int i = 0; i < 8; ++i) {
     float4 &quad = quads[i / 4][i % 4];
     row.clean(quad, row.at(i / 4, i % 4, tid));
-    if (i / 4 < p.few_held) sh.held[i / 4][i % 4][tid] = quad;
+    if (i < 4) sh.held[i][tid] = quad;
     tops[i] = most_of(most, quad);
   }
 #pragma unroll
@@ -91,7 +91,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
   // Not before: blocks of `cut` that start meanwhile would slow the loads down.
   lim::allow_dependents();
   const auto quad_of = [&](int tile, int q) {
-    if (tile < p.few_held) return sh.held[tile][q][tid];
+    if (tile == 0) return sh.held[q][tid];
     float4 quad = row.quad(row.at(tile, q, tid));
     row.clean(quad, row.at(tile, q, tid));
     return quad;
@@ -145,7 +145,7 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
     }
     if (row.slices > 1) lim::cluster_wait();
     __syncthreads();
-    few_list(list, row, p.few_held, sh);
+    few_list(list, row, sh);
     if (tiles > 2) {
       __syncthreads();
       if (tid == 0) sh.holders = 0;
@@ -172,8 +172,9 @@ __device__ __forceinline__ void find_few(const Plan &p, FewShared &sh) {
 __global__ void __launch_bounds__(kFewThreads, 2) few_kernel(const __grid_constant__ Plan p) {
   extern __shared__ __align__(16) unsigned char shared[];
   find_few(p, *(FewShared *)shared);
-  // However early it started: who waits for this kernel has waited for those before it.
-  lim::await_dependencies();
+  // However early it started: who waits for this kernel has waited for those before it. One block does so for all, others leave
+  // their multiprocessors to the kernels beside.
+  if (blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0) lim::await_dependencies();
 }
 
 }  // namespace lim_select_

@@ -12,7 +12,6 @@ constexpr int kFewThreads = 512;
 constexpr int kFewTile = kFewThreads * 16;  // scores that a block takes at once
 constexpr int kFewKeys = 4096;              // listed of a row at most, an equal part by each block
 constexpr int kFewWhole = 2048;             // candidates that are listed without a bound
-constexpr int kFewHeld = 2;                 // tiles that a block keeps, at most
 constexpr int kFewBlocks = 8;
 
 // What a block found of a row.
@@ -29,8 +28,8 @@ struct FewShared {
   lim_u32 low[kFewThreads / 32], high[kFewThreads / 32], sums[2][kFewThreads / 32];
   alignas(16) FewFound found[kFewBlocks];  // in the first block
   lim_u32 listed, holders, bucket, reached, valid;
-  alignas(16) float4 held[][4][kFewThreads + 1];  // the first tiles, as their threads read them; one more so that a thread's
-                                                  // quads lie in different banks
+  alignas(16) float4 held[4][kFewThreads + 1];  // the first tile, as its threads read it; one more so that a thread's quads lie
+                                                // in different banks
 
   // The listed keys by bucket, in place of the first tile.
   __device__ lim_u64 *sorted() { return (lim_u64 *)held; }
@@ -39,9 +38,9 @@ struct FewShared {
   __device__ unsigned short *holder() { return (unsigned short *)cursor; }
 };
 // With what a block takes by itself.
-static_assert(sizeof(FewShared) + sizeof(float4) * 4 * (kFewThreads + 1) * kFewHeld + 1024 <= LIM_SELECT_ROOM, "room");
+static_assert(sizeof(FewShared) + 1024 <= LIM_SELECT_ROOM, "room");
 static_assert(2 * 8 * kFewThreads <= 4 * kBuckets, "holder");
-static_assert(sizeof(float4) * 4 * (kFewThreads + 1) >= sizeof(lim_u64) * kFewKeys, "sorted");
+static_assert(sizeof(FewShared::held) >= sizeof(lim_u64) * kFewKeys, "sorted");
 
 // A block's part of a row.
 struct FewRow {
@@ -163,15 +162,15 @@ struct FewList {
 };
 
 // Lists what passes of the quads of the first two tiles that hold something, a thread a score.
-__device__ inline void few_list(const FewList &list, const FewRow &row, int few_held, FewShared &sh) {
+__device__ inline void few_list(const FewList &list, const FewRow &row, FewShared &sh) {
   const int tid = threadIdx.x, lane = tid & 31, j = lane % 4, scores = 4 * sh.holders;
 #pragma unroll 1
   for (int first = tid - lane; first < scores; first += kFewThreads) {
     const int quad = sh.holder()[min(first + lane, scores - 1) / 4], thread = quad & (kFewThreads - 1);
     const int tile = quad >> 11, q = quad >> 9 & 3, position = row.at(tile, q, thread) + j;
     float score = 0;
-    if (tile < few_held) {
-      score = reinterpret_cast<const float *>(&sh.held[tile][q][thread])[j];
+    if (tile == 0) {
+      score = reinterpret_cast<const float *>(&sh.held[q][thread])[j];
     } else if (position < row.lo + row.count) {
       score = row.scores[position];
     }

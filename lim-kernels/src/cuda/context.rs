@@ -18,6 +18,8 @@ pub(super) enum Last {
     Attend,
     /// Attention that leaves scores to select by.
     Scored,
+    /// A product with room to spare for a selection.
+    Beside,
     Other,
 }
 
@@ -168,6 +170,11 @@ impl Cuda {
     pub(super) fn note_attend(&self, scored: bool) {
         self.last.set(if scored { Last::Scored } else { Last::Attend });
         self.next_waits.set(true);
+    }
+
+    /// Notes that the kernel just launched is a product with room to spare for a selection.
+    pub(super) fn note_room(&self) {
+        self.last.set(Last::Beside);
     }
 
     /// Notes that what is launched next has to wait before it reads what kernels write.

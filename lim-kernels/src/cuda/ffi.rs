@@ -33,7 +33,7 @@ pub const LIM_PICK_ROWS: i32 = 1;
 pub const LIM_PICK_PAGES: i32 = 2;
 pub const LIM_PICK_NOTHING: i32 = 3;
 pub const LIM_PICK_MASS: i32 = 4;
-pub const LIM_SELECT_ROOM: i32 = 114688;
+pub const LIM_SELECT_ROOM: i32 = 81920;
 pub type lim_i32 = ::core::ffi::c_int;
 pub type lim_u32 = ::core::ffi::c_uint;
 pub type lim_i64 = ::core::ffi::c_longlong;
@@ -750,10 +750,12 @@ pub struct lim_select_args {
     pub page_size: lim_i32,
     #[doc = " 1: the kernel before this one lets others start only behind its own wait and has no part in\n these arguments: the first ranks are found before the wait"]
     pub early: lim_i32,
+    #[doc = " 1: the kernel before this one is a product that leaves LIM_SELECT_ROOM. Clusters of blocks would\n wait for multiprocessors beside each other: one block ranks a row, unless it may be very long."]
+    pub beside: lim_i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of lim_select_args"][::core::mem::size_of::<lim_select_args>() - 192usize];
+    ["Size of lim_select_args"][::core::mem::size_of::<lim_select_args>() - 200usize];
     ["Alignment of lim_select_args"][::core::mem::align_of::<lim_select_args>() - 8usize];
     ["Offset of field: lim_select_args::scores"][::core::mem::offset_of!(lim_select_args, scores) - 0usize];
     ["Offset of field: lim_select_args::batch"][::core::mem::offset_of!(lim_select_args, batch) - 16usize];
@@ -779,6 +781,7 @@ const _: () = {
     ["Offset of field: lim_select_args::page_size"]
         [::core::mem::offset_of!(lim_select_args, page_size) - 184usize];
     ["Offset of field: lim_select_args::early"][::core::mem::offset_of!(lim_select_args, early) - 188usize];
+    ["Offset of field: lim_select_args::beside"][::core::mem::offset_of!(lim_select_args, beside) - 192usize];
 };
 unsafe extern "C" {
     pub fn lim_linear(args: *const lim_linear_args, stream: *mut ::core::ffi::c_void) -> lim_i32;

@@ -218,7 +218,7 @@ fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
         _ if s.rows > 1 => 0, // more rows take registers that blocks beside this one would need
         Last::Attend => ffi::LIM_ATTEND_ROOM,
         Last::Scored => ffi::LIM_SELECT_ROOM,
-        Last::Append | Last::Other => 0,
+        Last::Append | Last::Beside | Last::Other => 0,
     };
     let args = ffi::lim_linear_args {
         x: s.x,
@@ -242,6 +242,9 @@ fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
     let status = unsafe { ffi::lim_linear(&args, stream) };
     if !late {
         cuda.note_next_waits();
+    }
+    if spare == ffi::LIM_SELECT_ROOM {
+        cuda.note_room();
     }
     cuda.check(s.op, *dtype, status)
 }

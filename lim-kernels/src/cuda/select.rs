@@ -1,7 +1,7 @@
 //! See [`Select`].
 
 use super::check::{int, shape_error};
-use super::context::Scratch;
+use super::context::{Last, Scratch};
 use super::{Cuda, CudaBatch, CudaScores, ffi};
 use crate::softmax::{fixed_share, log2_scale};
 use crate::{DType, Pick, Result, ScoreOf, Select, Sets};
@@ -35,6 +35,8 @@ pub(super) fn select(cuda: &mut Cuda, op: Select<'_, Cuda>) -> Result<()> {
         expect_scored(scores, rule, quota.budget(), rows, batch)?;
     }
     let (firsts, firsts_stride) = out.firsts();
+    let early = cuda.may_read_early();
+    let beside = early && cuda.last() == Last::Beside;
     let mut args = ffi::lim_select_args {
         scores: scores.map_or(ffi::lim_scores { data: std::ptr::null_mut(), stride: 4 }, |s| s.raw()),
         batch: batch.raw(),
@@ -52,7 +54,8 @@ pub(super) fn select(cuda: &mut Cuda, op: Select<'_, Cuda>) -> Result<()> {
         history: int(quota.history),
         window: int(quota.window),
         page_size: int(batch.page_size().tokens()),
-        early: i32::from(cuda.may_read_early()),
+        early: i32::from(early),
+        beside: i32::from(beside),
     };
     // SAFETY: reads the plain values of `args` alone.
     args.scratch_bytes = unsafe { ffi::lim_select_scratch(&args) };
