@@ -9,7 +9,7 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mode=${1:-}
-per_binary=${LIM_TEST_SECONDS:-50}  # time limit of one executable
+per_binary=${LIM_TEST_SECONDS:-120}  # time limit of one executable
 summary=()
 failed=0
 if compgen -G "$here/*/*.gz" >/dev/null; then gunzip -f "$here"/tests/*.gz "$here"/bin/*.gz; fi

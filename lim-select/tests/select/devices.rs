@@ -18,6 +18,11 @@ mod cpu {
     }
 
     #[test]
+    fn selects_from_the_largest() {
+        fast_path::selects_from_the_largest(Cpu::new(Some(2)).expect("two threads"));
+    }
+
+    #[test]
     fn roles_read_what_they_should() {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             for cpu in cpus() {
@@ -53,7 +58,12 @@ mod cuda {
 
     #[test]
     fn selects_as_the_reference() {
-        fast_path::selects_as_the_reference(gpu(), 100);
+        fast_path::selects_as_the_reference(gpu(), 1000);
+    }
+
+    #[test]
+    fn selects_from_the_largest() {
+        fast_path::selects_from_the_largest(gpu());
     }
 
     #[test]

@@ -82,6 +82,26 @@ fn large() -> Batch {
     Batch { heads, kv: 8, quota, page_size: 16, mass: Mass { scale: 0.09, share: 0.95 }, sequences }
 }
 
+/// The largest that backends promise: a million tokens, K = 16,384, 128 heads.
+pub(crate) fn selects_from_the_largest<B: Backend>(mut backend: B) {
+    let mixed: Vec<f32> = (0..200_003).map(|i| (i * 7919 % 200_003) as f32 * 1e-3 - 100.0).collect();
+    let mut special = mixed.clone();
+    special.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0].repeat(4000));
+    let ties: Vec<f32> = (0..500).map(|i| i as f32).collect();
+    let (k2048, k16384) =
+        (Quota { sinks: 4, history: 1536, window: 508 }, Quota { sinks: 4, history: 12_288, window: 4092 });
+    for (heads, kv, quota, sequences) in [
+        (8, 2, k16384, vec![(1_000_000, &special), (16_385, &mixed), (16_384, &mixed), (100_000, &ties)]),
+        (16, 2, k2048, vec![(600_000, &mixed), (3000, &special), (70_000, &ties)]),
+        (128, 8, k2048, vec![(20_001, &mixed), (2049, &special), (30_000, &ties)]),
+    ] {
+        let sequence = |(n, values): (usize, &Vec<f32>)| (n, draw(values, heads * n, n as u64));
+        let sequences = sequences.into_iter().map(sequence).collect();
+        let mass = Mass { scale: 0.09, share: 0.95 };
+        compare(&mut backend, &Batch { heads, kv, quota, page_size: 16, mass, sequences });
+    }
+}
+
 fn compare<B: Backend>(backend: &mut B, batch: &Batch) {
     for choice in [
         Choice::Union,
