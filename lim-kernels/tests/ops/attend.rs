@@ -114,6 +114,25 @@ pub(crate) fn dense<B: Backend>(s: &mut Subject<B>) {
     }
 }
 
+/// Contexts that all teams of a kernel share, in one sequence and in several of very different lengths; a second run has the
+/// same bits.
+pub(crate) fn long_context<B: Backend>(s: &mut Subject<B>) {
+    let mut rng = Rng(25);
+    let dtype = s.dtypes[s.dtypes.len() - 1];
+    for (layout, lens) in [
+        (layout(2, 1, 64, 16, dtype), vec![131_073]),
+        (layout(7, 1, 128, 256, dtype), vec![33_000]),
+        (layout(8, 2, 128, 1, dtype), vec![17_001, 3, 9000, 1]),
+    ] {
+        let cache = Cache::new(&mut s.b, &mut rng, layout, &lens);
+        let mut counters = s.b.counters(1).unwrap();
+        let got = run(&mut s.b, &cache, Over::Dense, &mut counters);
+        check(s, &cache, &got, "long", |seq, _| (0..lens[seq]).collect());
+        let again = run(&mut s.b, &cache, Over::Dense, &mut counters);
+        assert!(got.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "{layout:?}");
+    }
+}
+
 /// Emitting scores changes no bit of the output, and the scores are those of the score verb and of float64.
 pub(crate) fn dense_scored<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(21);

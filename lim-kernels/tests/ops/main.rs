@@ -44,7 +44,7 @@ macro_rules! all_ops {
         suite! { $device, $each:
             linear { embed, large_weights, norm_linear, linear_add, norm_gate_up, logits }
             append { norm_and_rotation, rounding, page_bounds, copied_page }
-            attend { dense, dense_scored, selected, within_budget_is_dense, alone_or_in_a_batch }
+            attend { dense, long_context, dense_scored, selected, within_budget_is_dense, alone_or_in_a_batch }
             prefill { causal, long_context, chunks }
             gates { scores, decode, refusals }
             pool { weights, refusals }
