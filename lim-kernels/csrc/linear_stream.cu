@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(kStreamThreads, 1) linear_stream_kernel(const 
 
 // For a place beside selection's blocks: each of a multiprocessor's four schedulers has 16,384 registers, and the one that has
 // three of the nine warps shall have room for four of selection's with 64 each. That makes 80, as if two blocks of twelve warps
-// were to fit. Other products would be 2% slower (H200).
+// were to fit. Not for other products: steps took 1 to 2% longer (H200, docs/benchmarks.md).
 template <typename T, int NT, int MT, bool SWIGLU, Rows X>
 __global__ void __launch_bounds__(12 * WARP, 2) linear_beside_kernel(const __grid_constant__ StreamParams p) {
   stream_weights<T, NT, MT, SWIGLU, X>(p);

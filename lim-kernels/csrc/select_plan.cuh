@@ -31,7 +31,6 @@ struct Plan {
   lim_i32 few;         // ranks of every head that are found first, before it is known how many are needed; 0: all at once
   lim_i32 few_most;    // and at most
   lim_i32 few_split;   // log2 of the blocks that share a row then
-  lim_i32 few_held;    // tiles of a block's scores that are kept meanwhile
   lim_mass_::Masses masses;  // mass: of every head
   lim_u32 *bits;       // [seqs][sets][bit_words], unless in shared memory
   lim_u64 bytes;       // of all of them

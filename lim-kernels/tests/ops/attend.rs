@@ -50,6 +50,10 @@ fn scale(layout: KvLayout) -> f32 {
     1.0 / (layout.heads.dim() as f32).sqrt()
 }
 
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
 pub(crate) fn run<B: Backend>(
     b: &mut B,
     cache: &Cache<B>,
@@ -129,7 +133,7 @@ pub(crate) fn long_context<B: Backend>(s: &mut Subject<B>) {
         let got = run(&mut s.b, &cache, Over::Dense, &mut counters);
         check(s, &cache, &got, "long", |seq, _| (0..lens[seq]).collect());
         let again = run(&mut s.b, &cache, Over::Dense, &mut counters);
-        assert!(got.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "{layout:?}");
+        assert_eq!(bits(&got), bits(&again), "{layout:?}");
     }
 }
 
@@ -143,7 +147,6 @@ pub(crate) fn dense_scored<B: Backend>(s: &mut Subject<B>) {
         let plain = run(&mut s.b, &cache, Over::Dense, &mut counters);
         let mut scores = s.b.scores(cache.capacity(), heads).unwrap();
         let scored = run(&mut s.b, &cache, Over::DenseScored(&mut scores), &mut counters);
-        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&plain), bits(&scored), "{layout:?}");
         let mut alone = s.b.scores(cache.capacity(), heads).unwrap();
         let budget = lens[0];
@@ -253,7 +256,7 @@ pub(crate) fn within_budget_is_dense<B: Backend>(s: &mut Subject<B>) {
             let (chosen, got) = select_and_attend(&mut s.b, &mut rng, &cache, per_head, quota, &mut counters);
             for (seq, n) in lens.into_iter().enumerate() {
                 let at = seq * width..(seq + 1) * width;
-                let same = got[at.clone()].iter().zip(&dense[at]).all(|(a, b)| a.to_bits() == b.to_bits());
+                let same = bits(&got[at.clone()]) == bits(&dense[at]);
                 assert_eq!(same, n <= 300, "{dtype} n {n}");
                 assert_eq!(chosen[seq].is_none(), n <= 300);
             }

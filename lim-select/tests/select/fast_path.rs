@@ -11,6 +11,10 @@ use proptest::{
 
 use crate::cases::{budget, draw, score};
 
+/// K = 2048 of a real model.
+const QUOTA: Quota = Quota { sinks: 4, history: 1536, window: 508 };
+const MASS: Mass = Mass { scale: 0.09, share: 0.95 };
+
 /// Sequences of different lengths that select in one step.
 #[derive(Clone, Debug)]
 struct Batch {
@@ -68,7 +72,7 @@ pub(crate) fn selects_as_the_reference<B: Backend>(backend: B, cases: u32) {
 
 /// 32 heads, K = 2048: n = K, K + 1, and enough for several blocks of any kernel, with and without ties.
 fn large() -> Batch {
-    let (heads, quota) = (32, Quota { sinks: 4, history: 1536, window: 508 });
+    let heads = 32;
     let distinct: Vec<f32> = (0..100_000).map(|i| i as f32 * 0.001 - 50.0).collect();
     let few: Vec<f32> = (0..300).map(|i| i as f32).collect();
     let sequence = |n: usize, values: &[f32]| (n, draw(values, heads * n, n as u64));
@@ -79,26 +83,24 @@ fn large() -> Batch {
         sequence(8999, &few),
         sequence(5000, &[1.0]),
     ];
-    Batch { heads, kv: 8, quota, page_size: 16, mass: Mass { scale: 0.09, share: 0.95 }, sequences }
+    Batch { heads, kv: 8, quota: QUOTA, page_size: 16, mass: MASS, sequences }
 }
 
-/// The largest that backends promise: a million tokens, K = 16,384, 128 heads.
+/// A million tokens, K = 16,384, 128 heads.
 pub(crate) fn selects_from_the_largest<B: Backend>(mut backend: B) {
     let mixed: Vec<f32> = (0..200_003).map(|i| (i * 7919 % 200_003) as f32 * 1e-3 - 100.0).collect();
     let mut special = mixed.clone();
     special.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0].repeat(4000));
     let ties: Vec<f32> = (0..500).map(|i| i as f32).collect();
-    let (k2048, k16384) =
-        (Quota { sinks: 4, history: 1536, window: 508 }, Quota { sinks: 4, history: 12_288, window: 4092 });
+    let k16384 = Quota { sinks: 4, history: 12_288, window: 4092 };
     for (heads, kv, quota, sequences) in [
         (8, 2, k16384, vec![(1_000_000, &special), (16_385, &mixed), (16_384, &mixed), (100_000, &ties)]),
-        (16, 2, k2048, vec![(600_000, &mixed), (3000, &special), (70_000, &ties)]),
-        (128, 8, k2048, vec![(20_001, &mixed), (2049, &special), (30_000, &ties)]),
+        (16, 2, QUOTA, vec![(600_000, &mixed), (3000, &special), (70_000, &ties)]),
+        (128, 8, QUOTA, vec![(20_001, &mixed), (2049, &special), (30_000, &ties)]),
     ] {
         let sequence = |(n, values): (usize, &Vec<f32>)| (n, draw(values, heads * n, n as u64));
         let sequences = sequences.into_iter().map(sequence).collect();
-        let mass = Mass { scale: 0.09, share: 0.95 };
-        compare(&mut backend, &Batch { heads, kv, quota, page_size: 16, mass, sequences });
+        compare(&mut backend, &Batch { heads, kv, quota, page_size: 16, mass: MASS, sequences });
     }
 }
 
