@@ -384,6 +384,8 @@ typedef struct {
                             * these arguments: the first ranks are found before the wait */
   lim_i32 beside;          /* 1: the kernel before this one is a product that leaves LIM_SELECT_ROOM. Clusters of blocks would
                             * wait for multiprocessors beside each other: one block ranks a row, unless it may be very long. */
+  lim_i32 begun;           /* 1: lim_select_begin was called for this selection. With `early` too, the next kernel may start at
+                            * once. */
 } lim_select_args;
 
 /* Bytes of scratch that lim_select wants for these arguments (pointers are not read). */
@@ -392,6 +394,9 @@ lim_u64 lim_select_scratch(const lim_select_args *args);
  * leaves as much takes fewer registers too. */
 #define LIM_SELECT_ROOM (80 * 1024)
 lim_i32 lim_select(const lim_select_args *args, void *stream);
+/* For PICK_UNION: finds the first ranks for the lim_select that comes next for this `out`, with the same arguments but `early`
+ * and `begun`. Kernels that write nothing which these name may come in between. The next one may start at once. */
+lim_i32 lim_select_begin(const lim_select_args *args, void *stream);
 
 #ifdef __cplusplus
 }

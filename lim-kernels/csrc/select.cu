@@ -4,8 +4,8 @@
 // union of the heads' lists, rank-major, cut at M. Kernels, chained by programmatic dependent launch where the device has it:
 //   top, total [slice, head, seq]  where lists end at a share of the softmax: of every head (mass.cuh)
 //   few    [slice, head, seq]  LessIsMore: the first ranks of every head
-//   cut    [slice, part, seq]  LessIsMore: the union, from these or from M ranks of every head, and the ids; starts to count
-//                              when the last head has, not when `few` has ended
+//   cut    [slice, part, seq]  LessIsMore: the union, from these or from M ranks of every head, and the ids; right behind `few`
+//                              it starts to count when the last head has, not when `few` has ended
 //   rows   [slice, row, seq]   a row's M best in order; for rules with a set a row, the ids
 //   share  [head, seq]         where lists end at a share of the softmax: where
 //   union  [seq]               the union of such lists, and the ids of rules that rank nothing
@@ -35,25 +35,42 @@ extern "C" lim_u64 lim_select_scratch(const lim_select_args *args) {
   return check(*args) == LIM_OK ? plan(*args).bytes : 0;
 }
 
-extern "C" lim_i32 lim_select(const lim_select_args *args, void *stream) {
-  const lim_select_args &a = *args;
+// The plan for these arguments, and the machine.
+static lim_i32 prepare(const lim_select_args &a, Plan *p, lim::Machine *m) {
   const lim_i32 refused = check(a);
   if (refused != LIM_OK) return refused;
-  Plan p = plan(a);
-  if (a.scratch_bytes < p.bytes) return LIM_E_SCRATCH;
+  *p = plan(a);
+  return a.scratch_bytes < p->bytes ? LIM_E_SCRATCH : lim::machine(m);
+}
+
+static lim_i32 launch_few(const lim::Machine &m, Plan p, void *stream) {
+  const lim_select_args &a = p.a;
+  // Very long rows: two blocks a multiprocessor.
+  const bool very_long = p.max_items > 64 * kFewTile;
+  const int blocks = a.beside && !very_long ? 1 : blocks_per_row(p, m, kFewTile, 3, very_long ? 1 : 2);
+  while (1 << p.few_split < blocks) ++p.few_split;
+  return lim::launch_clusters(m, blocks, few_kernel, dim3(blocks, a.rows, a.batch.seqs), kFewThreads, sizeof(FewShared), stream,
+                              p);
+}
+
+extern "C" lim_i32 lim_select_begin(const lim_select_args *args, void *stream) {
+  Plan p;
   lim::Machine m;
-  lim_i32 status = lim::machine(&m);
+  if (args->rule != LIM_PICK_UNION) return LIM_E_SHAPE;
+  const lim_i32 status = prepare(*args, &p, &m);
+  return status == LIM_OK && p.few > 0 ? launch_few(m, p, stream) : status;
+}
+
+extern "C" lim_i32 lim_select(const lim_select_args *args, void *stream) {
+  const lim_select_args &a = *args;
+  Plan p;
+  lim::Machine m;
+  lim_i32 status = prepare(a, &p, &m);
+  if (status != LIM_OK) return status;
   const bool shares = a.rule == LIM_PICK_MASS && p.ranked;
   const size_t bits = p.bits_shared ? 4ull * p.bit_words : 0;
-  if (status == LIM_OK && shares) status = lim_mass_::launch_masses(m, p.masses, a.batch.seqs, stream);
-  if (status == LIM_OK && p.few > 0) {
-    // Very long rows: two blocks a multiprocessor.
-    const bool very_long = p.max_items > 64 * kFewTile;
-    const int blocks = a.beside && !very_long ? 1 : blocks_per_row(p, m, kFewTile, 3, very_long ? 1 : 2);
-    while (1 << p.few_split < blocks) ++p.few_split;
-    status = lim::launch_clusters(m, blocks, few_kernel, dim3(blocks, a.rows, a.batch.seqs), kFewThreads, sizeof(FewShared),
-                                  stream, p);
-  }
+  if (shares) status = lim_mass_::launch_masses(m, p.masses, a.batch.seqs, stream);
+  if (status == LIM_OK && p.few > 0 && !a.begun) status = launch_few(m, p, stream);
   if (status == LIM_OK && p.ranked) {
     // Where ranks were found first, one block of `cut` mostly does all.
     const bool parts = a.rule == LIM_PICK_UNION && p.few > 0;

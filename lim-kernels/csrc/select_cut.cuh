@@ -1,8 +1,8 @@
 // cut [slice, part, seq]: LessIsMore's tokens and their ids, mostly from the few ranks that `few` has found, by one block.
 //
 // Where these do not hold M tokens, or none were found, the heads' M ranks are put in order first (select_rows.cuh), by a cluster
-// for each part of the heads, and the part that comes last makes the union. Every block waits for the end of `few` before it
-// ends.
+// for each part of the heads, and the part that comes last makes the union. Right behind `few`, every block waits for its end before
+// it ends itself. A selection that was begun before a product runs as that one's blocks leave: what it needs is there.
 #pragma once
 #include "select_rows.cuh"
 #include "select_union.cuh"
@@ -60,12 +60,16 @@ __global__ void __launch_bounds__(kUnionThreads, 1) cut_kernel(const __grid_cons
   fetch(p);
   if (first) clear_bits(p, shared);
   Cut cut(p, seq);
-  // The block that makes the union does not wait for the end of `few`, but for the last head that is counted. Others do, so
-  // that the next kernel, which starts behind all their waits, finds that one complete.
-  if (first && p.few > 0 && gridDim.y > 1) {
-    cut.await_few(p, seq);
-  } else {
-    lim::await_dependencies();
+  // Who waits for this kernel has to have waited for the product, too: one block waits for that, the last thing it does.
+  const bool ahead = a.begun && a.early, waits = !ahead || (blockIdx.x == 0 && part == 0 && seq == 0);
+  if (!ahead) {
+    // The block that makes the union does not wait for the end of `few`, but for the last head that is counted. Others do, so
+    // that the next kernel, which starts behind all their waits, finds that one complete.
+    if (first && p.few > 0 && gridDim.y > 1) {
+      cut.await_few(p, seq);
+    } else {
+      lim::await_dependencies();
+    }
   }
   lim::allow_dependents();
   cut.load(p, first);
@@ -73,21 +77,23 @@ __global__ void __launch_bounds__(kUnionThreads, 1) cut_kernel(const __grid_cons
   const Candidates c = candidates(p, n);
   if (c.dense) {
     if (first && tid == 0) a.out.count[seq] = LIM_DENSE;
-    lim::await_dependencies();
+    if (waits) lim::await_dependencies();
     return;
   }
   cut.choose(p);
   cut.look(c, first);
   cut.find(cut.few, c.want, of_all);
   if (cut.found < c.want) {
-    lim::await_dependencies();
-    return cut_behind_all(p, n, seq, cut.turn, cut.few, shared, sh, of_all);
+    if (!ahead) lim::await_dependencies();
+    cut_behind_all(p, n, seq, cut.turn, cut.few, shared, sh, of_all);
+    if (waits) lim::await_dependencies();
+    return;
   }
   // Another block than the one that makes the union.
   if (leads && part == min(1, (int)gridDim.y - 1)) tidy(p, n, seq, cut, c.want, of_all);
   if (first) finish(p, c, n, seq, cut, shared, of_all);
   if (first && tid == 0) *cut.firsts.done = cut.turn;
-  lim::await_dependencies();
+  if (waits) lim::await_dependencies();
 }
 
 }  // namespace lim_select_

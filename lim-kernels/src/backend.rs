@@ -598,6 +598,12 @@ pub trait Backend {
     fn pool(&mut self, op: Pool<'_, Self>) -> Result<()>;
     /// See [`Select`].
     fn select(&mut self, op: Select<'_, Self>) -> Result<()>;
+    /// [`select`](Self::select) and [`norm_gate_up`](Self::norm_gate_up), with the same results: neither looks at what the other
+    /// writes, and a device may do one beside the other.
+    fn select_and_gate_up(&mut self, op: Select<'_, Self>, gate_up: NormGateUp<'_, Self>) -> Result<()> {
+        self.select(op)?;
+        self.norm_gate_up(gate_up)
+    }
     /// See [`Logits`].
     fn logits(&mut self, op: Logits<'_, Self>) -> Result<()>;
     /// See [`Sample`].

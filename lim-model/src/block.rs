@@ -3,7 +3,7 @@
 use lim_kernels::{
     Append, Attend, Backend, HostTensor, KeyGates, LinearAdd, NormGateUp, NormLinear, Over, PageGates, Tensor,
 };
-use lim_select::{Buffers, DecodeAttend, DecodeLayer, decode_attention, select_for_later};
+use lim_select::{Buffers, DecodeAttend, DecodeLayer, decode_attention, gate_up_and_select};
 
 use crate::{Config, LayerWeights, Result, Workspace};
 
@@ -95,12 +95,12 @@ impl<B: Backend> Block<B> {
             }
         }
         backend.linear_add(LinearAdd { a: attended, linear: &self.o, batch, x })?;
-        if phase == Phase::Decode {
-            select_for_later(backend, attention, buffers, at, counters)?;
-        }
 
-        let (norm, gate_up) = (&self.mlp_norm, &self.gate_up);
-        backend.norm_gate_up(NormGateUp { x, norm, eps, gate_up, batch, out: gated })?;
+        let gate_up = NormGateUp { x, norm: &self.mlp_norm, eps, gate_up: &self.gate_up, batch, out: gated };
+        match phase {
+            Phase::Prefill => backend.norm_gate_up(gate_up)?,
+            Phase::Decode => gate_up_and_select(backend, attention, buffers, at, counters, gate_up)?,
+        }
         backend.linear_add(LinearAdd { a: gated, linear: &self.down, batch, x })?;
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! One layer's attention in a decode step: the one place that looks at a layer's role.
 
 use lim_kernels::{
-    Attend, Backend, Capacity, GateScore, Heads, Over, PageGates, Pool, Pooling, Score, ScoreOf, Select,
-    Tensor,
+    Attend, Backend, Capacity, GateScore, Heads, NormGateUp, Over, PageGates, Pool, Pooling, Score, ScoreOf,
+    Select, Tensor,
 };
 
 use crate::{Attention, Choice, Error, Own, Result, Role, Scoring, settings::Sparse};
@@ -106,7 +106,7 @@ pub struct DecodeAttend<'a, B: Backend> {
     pub out: &'a mut Tensor<B::Rows, 2>,
 }
 
-/// Attends; a layer that reads its own choice selects first. What a layer leaves to later ones, [`select_for_later`]
+/// Attends; a layer that reads its own choice selects first. What a layer leaves to later ones, [`gate_up_and_select`]
 /// selects.
 ///
 /// # Errors
@@ -143,33 +143,36 @@ pub fn decode_attention<B: Backend>(
             if let Some((by, scores)) = &mut buffers.scores {
                 op.score(backend, *by, sparse, scores)?;
             }
-            op.at.select(backend, sparse, buffers, op.counters)?;
+            let select = op.at.selection(backend, sparse, buffers, op.counters)?;
+            backend.select(select)?;
             op.attend(backend, Over::Selected(&buffers.selection))
         }
     }
 }
 
-/// Selects what the layers after this one read, where the layer's role says so, by the scores that [`decode_attention`]
-/// has left: at any time before the next layer's attention. `counters` count the selections made. Behind the product that
-/// takes this layer's attention, it runs beside that product on a GPU.
+/// `gate_up`, and beside it the selection of what the layers after this one read, where the layer's role says so, by the scores that
+/// [`decode_attention`] has left. `counters` count the selections made. On a GPU that goes beside this product and the one
+/// before, which takes the layer's attention.
 ///
 /// # Errors
 /// When `buffers` were made for another attention, or the backend fails.
 ///
 /// # Panics
 /// When `attention` has no such layer.
-pub fn select_for_later<B: Backend>(
+pub fn gate_up_and_select<B: Backend>(
     backend: &mut B,
     attention: &Attention,
     buffers: &mut Buffers<B>,
     at: DecodeLayer<'_, B>,
     counters: &mut B::Counters,
+    gate_up: NormGateUp<'_, B>,
 ) -> Result<()> {
     if attention.role(at.layer, at.max_len) != (Role::Select { own: Own::Dense }) {
-        return Ok(());
+        return Ok(backend.norm_gate_up(gate_up)?);
     }
     let (sparse, buffers) = buffers.of(attention)?;
-    at.select(backend, sparse, buffers, counters)
+    let op = at.selection(backend, sparse, buffers, counters)?;
+    Ok(backend.select_and_gate_up(op, gate_up)?)
 }
 
 impl<B: Backend> DecodeAttend<'_, B> {
@@ -195,14 +198,15 @@ impl<B: Backend> DecodeAttend<'_, B> {
     }
 }
 
-impl<B: Backend> DecodeLayer<'_, B> {
-    fn select(
+impl<'a, B: Backend> DecodeLayer<'a, B> {
+    /// What there is to select, and from: pools the scores where the choice wants that.
+    fn selection(
         self,
         backend: &mut B,
         sparse: &Sparse,
-        buffers: &mut SparseBuffers<B>,
-        counters: &mut B::Counters,
-    ) -> Result<()> {
+        buffers: &'a mut SparseBuffers<B>,
+        counters: &'a mut B::Counters,
+    ) -> Result<Select<'a, B>> {
         let DecodeLayer { heads, scale, batch, layer, .. } = self;
         let SparseBuffers { scores, pooled, selection: out, .. } = buffers;
         let mut ranked = scores.as_ref().map(|(_, scores)| scores);
@@ -213,6 +217,6 @@ impl<B: Backend> DecodeLayer<'_, B> {
         }
         let pick = sparse.rule.choice.pick(ranked, sparse.mass(scale));
         let pick = pick.ok_or(Error::Buffers { policy: sparse.policy })?;
-        Ok(backend.select(Select { pick, quota: sparse.quota, heads, batch, layer, counters, out })?)
+        Ok(Select { pick, quota: sparse.quota, heads, batch, layer, counters, out })
     }
 }

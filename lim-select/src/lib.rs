@@ -3,8 +3,8 @@
 //! A policy ([`Policy`], one file each) says which cached tokens a decode step reads. [`Settings`] is what a user asks
 //! for, [`Attention`] what it comes to for one model: a checked budget and a role for every layer.
 //! [`decode_attention`] runs one layer's attention by its role on any [`Backend`](lim_kernels::Backend),
-//! [`select_for_later`] selects what later ones read, and [`mod@reference`] is the readable specification of every
-//! policy on plain arrays.
+//! [`gate_up_and_select`] selects what later ones read beside a product, and [`mod@reference`] is the readable
+//! specification of every policy on plain arrays.
 //!
 //! ```
 //! use lim_kernels::PageSize;
@@ -34,7 +34,7 @@ pub mod reference;
 mod settings;
 
 pub use budget::Budget;
-pub use decode::{Buffers, DecodeAttend, DecodeLayer, decode_attention, select_for_later};
+pub use decode::{Buffers, DecodeAttend, DecodeLayer, decode_attention, gate_up_and_select};
 pub use defaults::{ModelHint, default_layers};
 pub use error::{Error, Result};
 pub use layers::Layers;

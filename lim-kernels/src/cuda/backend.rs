@@ -194,6 +194,10 @@ impl Backend for Cuda {
         select::select(self, op)
     }
 
+    fn select_and_gate_up(&mut self, op: Select<'_, Self>, gate_up: NormGateUp<'_, Self>) -> Result<()> {
+        select::select_and_gate_up(self, op, gate_up)
+    }
+
     fn logits(&mut self, op: Logits<'_, Self>) -> Result<()> {
         linear::logits(self, op)
     }

@@ -752,6 +752,8 @@ pub struct lim_select_args {
     pub early: lim_i32,
     #[doc = " 1: the kernel before this one is a product that leaves LIM_SELECT_ROOM. Clusters of blocks would\n wait for multiprocessors beside each other: one block ranks a row, unless it may be very long."]
     pub beside: lim_i32,
+    #[doc = " 1: lim_select_begin was called for this selection. With `early` too, the next kernel may start at\n once."]
+    pub begun: lim_i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -782,6 +784,7 @@ const _: () = {
         [::core::mem::offset_of!(lim_select_args, page_size) - 184usize];
     ["Offset of field: lim_select_args::early"][::core::mem::offset_of!(lim_select_args, early) - 188usize];
     ["Offset of field: lim_select_args::beside"][::core::mem::offset_of!(lim_select_args, beside) - 192usize];
+    ["Offset of field: lim_select_args::begun"][::core::mem::offset_of!(lim_select_args, begun) - 196usize];
 };
 unsafe extern "C" {
     pub fn lim_linear(args: *const lim_linear_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
@@ -808,4 +811,6 @@ unsafe extern "C" {
     #[doc = " Bytes of scratch that lim_select wants for these arguments (pointers are not read)."]
     pub fn lim_select_scratch(args: *const lim_select_args) -> lim_u64;
     pub fn lim_select(args: *const lim_select_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
+    #[doc = " For PICK_UNION: finds the first ranks for the lim_select that comes next for this `out`, with the same arguments but `early`\n and `begun`. Kernels that write nothing which these name may come in between. The next one may start at once."]
+    pub fn lim_select_begin(args: *const lim_select_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
 }

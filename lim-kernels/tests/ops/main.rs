@@ -48,7 +48,7 @@ macro_rules! all_ops {
             prefill { causal, long_context, chunks }
             gates { scores, decode, refusals }
             pool { weights, refusals }
-            select { goldens, token_rules, steps_through_one, page_rule }
+            select { goldens, token_rules, steps_through_one, beside_gate_up, page_rule }
             sample {
                 greedy_and_logprob, frequencies, truncation, penalties, repeatable, refusals, going_on, read_behind,
                 what_a_step_goes_on_with,

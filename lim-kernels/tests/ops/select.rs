@@ -1,8 +1,11 @@
 //! Selections from given scores: goldens, ties and odd values, every rule, ragged batches.
 
-use lim_kernels::{Backend, Capacity, Heads, PageSize, Pick, Quota, Select, Sets, Step};
+use lim_kernels::{
+    Append, Attend, Backend, Capacity, DType, Heads, LinearAdd, NormGateUp, Over, PageSize, Pick, Quota,
+    RowsKind, Select, Sets, Step,
+};
 
-use crate::fixture::{Rng, Subject};
+use crate::fixture::{Cache, Rng, Subject, host, layout, no_rotation, poisoned, read, rows};
 use crate::reference::{ranked, union};
 
 /// Runs one selection over sequences of scores `[seq][head][count]`.
@@ -201,6 +204,73 @@ fn steps_with_room<B: Backend>(s: &mut Subject<B>, most: usize) {
             assert_eq!(b.read_selection(seq, out).unwrap(), want, "room {most} step {at} case {case} n {n}");
         }
     }
+}
+
+/// A layer's verbs in their order, from few rows to more than kernels of our own take, with heads that differ, agree, and differ
+/// again: beside gate and up a selection is the same, and so are they.
+pub(crate) fn beside_gate_up<B: Backend>(s: &mut Subject<B>) {
+    let mut rng = Rng(43);
+    for &dtype in s.dtypes {
+        for seqs in [1, 2, 8, 12, 20] {
+            let lens: Vec<usize> =
+                (0..seqs).map(|seq| [5000, 100, 104, 700, 2600][(seq + seqs) % 5]).collect();
+            layers_beside(&mut s.b, &mut rng, dtype, &lens);
+        }
+    }
+}
+
+fn layers_beside<B: Backend>(b: &mut B, rng: &mut Rng, dtype: DType, lens: &[usize]) {
+    const HIDDEN: usize = 64;
+    const INNER: usize = 400;
+    let quota = Quota { sinks: 3, history: 96, window: 5 };
+    let mut cache = Cache::new(b, rng, layout(8, 1, 32, 16, dtype), lens);
+    let (heads, count, capacity) = (cache.layout.heads, lens.len(), cache.capacity());
+    let width = heads.query() * heads.dim();
+    let rope = no_rotation(b, capacity.tokens, heads.dim() / 2);
+    let mut weight = |b: &mut B, shape: [usize; 2], parts: usize| {
+        let mut part = || (host(dtype, shape, &rng.grids(shape[0] * shape[1])), None);
+        b.linear(&(0..parts).map(|_| part()).collect::<Vec<_>>()).unwrap()
+    };
+    let (o, gate_up) = (weight(b, [HIDDEN, width], 1), weight(b, [INNER, HIDDEN], 2));
+    let down = weight(b, [HIDDEN, INNER], 1);
+    let norm = b.vector(&host(DType::F32, [HIDDEN], &rng.grids(HIDDEN))).unwrap();
+    let mut x = rows(b, RowsKind::Residual, HIDDEN, &rng.grids(count * HIDDEN));
+    let mut attended = poisoned(b, RowsKind::Activation, [count, width]);
+    let (mut own, mut given) = (b.scores(capacity, heads).unwrap(), b.scores(capacity, heads).unwrap());
+    let mut out = b.selection(capacity, heads, Sets::Shared, quota.budget()).unwrap();
+    let mut counters = b.counters(1).unwrap();
+    let cases = [0, 1, 1, 2, 2, 3, 0];
+    for case in cases {
+        let scores: Vec<_> = lens.iter().map(|&n| random(rng, case, heads.query(), n)).collect();
+        for (seq, rows) in scores.iter().enumerate() {
+            b.write_scores(seq, &rows.concat(), &mut given).unwrap();
+        }
+        let [mut gated, mut alone] = [(); 2].map(|()| poisoned(b, RowsKind::Activation, [count, INNER]));
+        cache.upload(b);
+        let (q, kv, batch, counters) = (&mut cache.q, &mut cache.kv, &cache.batch, &mut counters);
+        b.append(Append { qkv: q, qk_norm: None, eps: 1e-6, rope: &rope, batch, kv }).unwrap();
+        let over = Over::DenseScored(&mut own);
+        let attend = Attend { q, kv, heads, scale: 0.1, batch, over, layer: 0, counters, out: &mut attended };
+        b.attend(attend).unwrap();
+        b.linear_add(LinearAdd { a: &attended, linear: &o, batch, x: &mut x }).unwrap();
+        let pick = Pick::Union(&given);
+        let select = Select { pick, quota, heads, batch, layer: 0, counters, out: &mut out };
+        let product = NormGateUp { x: &x, norm: &norm, eps: 1e-6, gate_up: &gate_up, batch, out: &mut gated };
+        b.select_and_gate_up(select, product).unwrap();
+        let product = NormGateUp { x: &x, norm: &norm, eps: 1e-6, gate_up: &gate_up, batch, out: &mut alone };
+        b.norm_gate_up(product).unwrap();
+        b.linear_add(LinearAdd { a: &gated, linear: &down, batch, x: &mut x }).unwrap();
+        assert_eq!(read(b, &gated), read(b, &alone), "{dtype}, {count} rows");
+        for (seq, &n) in lens.iter().enumerate() {
+            let candidates = quota.sinks..n.max(quota.budget()) - quota.window;
+            let want = (n > quota.budget())
+                .then(|| vec![positions(quota, n, &union(&scores[seq], candidates, quota.history))]);
+            let got = b.read_selection(seq, &out).unwrap();
+            assert_eq!(got, want, "{dtype}, {count} rows, case {case} sequence {seq} of {n}");
+        }
+    }
+    let made = lens.iter().filter(|&&n| n > quota.budget()).count() * cases.len();
+    assert_eq!(b.read_counters(&counters).unwrap()[0].selections, made as u64);
 }
 
 pub(crate) fn page_rule<B: Backend>(s: &mut Subject<B>) {

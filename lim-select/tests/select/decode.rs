@@ -4,12 +4,12 @@
 //! selections must equal the reference on scores computed here, ties included.
 
 use lim_kernels::{
-    Append, Backend, Capacity, DType, Heads, HostTensor, KeyGates, KvLayout, LayerCount, PageExtras,
-    PageGates, PageSize, RowsKind, Sets, Step, Tensor,
+    Append, Backend, Capacity, DType, Heads, HostTensor, KeyGates, KvLayout, LayerCount, NormGateUp,
+    PageExtras, PageGates, PageSize, RowsKind, Sets, Step, Tensor,
 };
 use lim_select::{
     Attention, Buffers, DecodeAttend, DecodeLayer, Mass, ModelHint, Policy, Scoring, Settings,
-    decode_attention, reference, select_for_later,
+    decode_attention, gate_up_and_select, reference,
 };
 
 use crate::cases::draw;
@@ -22,6 +22,9 @@ const LAYERS: usize = 4;
 const K: usize = 32;
 const PAGE: usize = 16;
 const SCALE: f32 = 0.125;
+/// Of the residual stream, and of the rows of gate and up.
+const HIDDEN: usize = 16;
+const INNER: usize = 24;
 /// Two of them, K and 5, are within the budget.
 const LENGTHS: [usize; 6] = [100, K, K + 1, 70, 5, 97];
 
@@ -149,6 +152,11 @@ struct Rig<B: Backend> {
     batch: B::Batch,
     q: Tensor<B::Rows, 2>,
     out: Tensor<B::Rows, 2>,
+    /// Residual stream, `[seqs][HIDDEN]`, and what comes behind attention.
+    x: Tensor<B::Rows, 2>,
+    norm: B::Vector,
+    gate_up: B::Linear,
+    gated: Tensor<B::Rows, 2>,
     sequences: Vec<Sequence>,
 }
 
@@ -203,11 +211,40 @@ impl<B: Backend> Rig<B> {
         }
         backend.upload(&step, &mut batch).expect("upload");
         backend.write_rows(&last_rows, &mut q).expect("write");
-        Rig { backend, heads, capacity, kv, gate_q, gate_k, rope, batch, q, out, sequences }
+        let ones = |shape: [usize; 2]| HostTensor {
+            dtype: DType::F32,
+            shape,
+            bytes: 1f32.to_le_bytes().repeat(shape[0] * shape[1]).into(),
+        };
+        let HostTensor { dtype, bytes, .. } = ones([1, HIDDEN]);
+        let norm = backend.vector(&HostTensor { dtype, shape: [HIDDEN], bytes }).expect("norm");
+        let parts = [(ones([INNER, HIDDEN]), None), (ones([INNER, HIDDEN]), None)];
+        let gate_up = backend.linear(&parts).expect("weights");
+        let mut x = backend.rows(RowsKind::Residual, [lengths.len(), HIDDEN]).expect("rows");
+        backend.write_rows(&vec![1.0; lengths.len() * HIDDEN], &mut x).expect("write");
+        let gated = backend.rows(RowsKind::Activation, [lengths.len(), INNER]).expect("rows");
+        Rig {
+            backend,
+            heads,
+            capacity,
+            kv,
+            gate_q,
+            gate_k,
+            rope,
+            batch,
+            q,
+            out,
+            x,
+            norm,
+            gate_up,
+            gated,
+            sequences,
+        }
     }
 
     fn run(&mut self, attention: &Attention) -> Outcome {
-        let Rig { backend, heads, capacity, kv, gate_q, gate_k, rope, batch, q, out, sequences } = self;
+        let Rig { backend, heads, capacity, kv, gate_q, gate_k, rope, batch, q, out, sequences, .. } = self;
+        let Rig { x, norm, gate_up, gated, .. } = self;
         let seqs = sequences.len();
         let mut buffers = Buffers::new(backend, attention, *capacity, *heads).expect("buffers");
         let mut counters = backend.counters(LAYERS).expect("counters");
@@ -219,7 +256,14 @@ impl<B: Backend> Rig<B> {
             let gates = Some(PageGates { q: gate_q, k: gate_k, rope });
             let op = DecodeAttend { at, q, kv, gates, counters: &mut counters, out };
             decode_attention(backend, attention, &mut buffers, op).expect("attention");
-            select_for_later(backend, attention, &mut buffers, at, &mut counters).expect("selection");
+            backend.write_rows(&vec![f32::NAN; seqs * INNER], gated).expect("write");
+            let product = NormGateUp { x, norm, eps: 0.0, gate_up, batch, out: gated };
+            gate_up_and_select(backend, attention, &mut buffers, at, &mut counters, product)
+                .expect("selection");
+            let mut rows = vec![f32::NAN; seqs * INNER];
+            backend.read_rows(gated, &mut rows).expect("read");
+            // silu(16) * 16 where a row of ones has the norm 1.
+            assert!(rows.iter().all(|y| (y - 256.0).abs() < 1.0), "layer {layer}: {rows:?}");
             let mut output = vec![f32::NAN; seqs * H * D];
             backend.read_rows(out, &mut output).expect("read");
             outputs.push(output);
