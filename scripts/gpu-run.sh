@@ -55,7 +55,7 @@ case $mode in
       cuda::append::copied_page cuda::linear::embed cuda::linear::logits cuda::sample::greedy_and_logprob
       cuda::sample::read_behind cuda::gates::decode"
     # Under racecheck these are left out: it reports bulk copies that are waited for at an mbarrier, in cublasLt's kernels too.
-    bulk="cuda::linear::linear_add cuda::linear::norm_gate_up"
+    bulk="cuda::linear::linear_add cuda::linear::norm_gate_up cuda::select::beside_gate_up"
     for tool in memcheck racecheck; do
       log=$logs/$tool.log
       [ "$tool" = memcheck ] && more=$bulk || more=

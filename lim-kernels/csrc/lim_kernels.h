@@ -381,10 +381,10 @@ typedef struct {
   lim_i32 window;          /* W */
   lim_i32 page_size;       /* power of two, 1..256; read for PICK_PAGES */
   lim_i32 early;           /* 1: the kernel before this one lets others start only behind its own wait and has no part in
-                            * these arguments: the first ranks are found before the wait */
+                            * these arguments: the first ranks are found before the wait, all if `begun` */
   lim_i32 beside;          /* 1: the kernel before this one is a product that leaves LIM_SELECT_ROOM. Clusters of blocks would
                             * wait for multiprocessors beside each other: one block ranks a row, unless it may be very long. */
-  lim_i32 begun;           /* 1: lim_select_begin was called for this selection. With `early` too, the next kernel may start at
+  lim_i32 begun;           /* 1: lim_select_begin was called for this selection. If `early` too, the next kernel may start at
                             * once. */
 } lim_select_args;
 
@@ -394,8 +394,8 @@ lim_u64 lim_select_scratch(const lim_select_args *args);
  * leaves as much takes fewer registers too. */
 #define LIM_SELECT_ROOM (80 * 1024)
 lim_i32 lim_select(const lim_select_args *args, void *stream);
-/* For PICK_UNION: finds the first ranks for the lim_select that comes next for this `out`, with the same arguments but `early`
- * and `begun`. Kernels that write nothing which these name may come in between. The next one may start at once. */
+/* For PICK_UNION: finds the first ranks for the next lim_select to this `out`, which has to come, with the same arguments but
+ * `early` and `begun`. Kernels that have no part in these may come in between. The next kernel may start at once. */
 lim_i32 lim_select_begin(const lim_select_args *args, void *stream);
 
 #ifdef __cplusplus

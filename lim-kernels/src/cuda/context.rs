@@ -28,7 +28,7 @@ pub(super) enum Last {
 pub(super) enum Scratch {
     /// Of anything that runs between the kernels before and behind it.
     Common,
-    /// Selection's, which may run beside the kernel before it.
+    /// Selection's, which may run beside the kernel before it and end behind the one after.
     Select,
     /// Attention's, whose counters every launch leaves at zero.
     Attend,

@@ -748,11 +748,11 @@ pub struct lim_select_args {
     pub window: lim_i32,
     #[doc = " power of two, 1..256; read for PICK_PAGES"]
     pub page_size: lim_i32,
-    #[doc = " 1: the kernel before this one lets others start only behind its own wait and has no part in\n these arguments: the first ranks are found before the wait"]
+    #[doc = " 1: the kernel before this one lets others start only behind its own wait and has no part in\n these arguments: the first ranks are found before the wait, all if `begun`"]
     pub early: lim_i32,
     #[doc = " 1: the kernel before this one is a product that leaves LIM_SELECT_ROOM. Clusters of blocks would\n wait for multiprocessors beside each other: one block ranks a row, unless it may be very long."]
     pub beside: lim_i32,
-    #[doc = " 1: lim_select_begin was called for this selection. With `early` too, the next kernel may start at\n once."]
+    #[doc = " 1: lim_select_begin was called for this selection. If `early` too, the next kernel may start at\n once."]
     pub begun: lim_i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -811,6 +811,6 @@ unsafe extern "C" {
     #[doc = " Bytes of scratch that lim_select wants for these arguments (pointers are not read)."]
     pub fn lim_select_scratch(args: *const lim_select_args) -> lim_u64;
     pub fn lim_select(args: *const lim_select_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
-    #[doc = " For PICK_UNION: finds the first ranks for the lim_select that comes next for this `out`, with the same arguments but `early`\n and `begun`. Kernels that write nothing which these name may come in between. The next one may start at once."]
+    #[doc = " For PICK_UNION: finds the first ranks for the next lim_select to this `out`, which has to come, with the same arguments but\n `early` and `begun`. Kernels that have no part in these may come in between. The next kernel may start at once."]
     pub fn lim_select_begin(args: *const lim_select_args, stream: *mut ::core::ffi::c_void) -> lim_i32;
 }

@@ -212,8 +212,8 @@ fn product(cuda: &mut Cuda, s: &Skinny<'_>, plan_rows: usize) -> Result<()> {
     let CudaLinear { weight, bias, shape: [out, input], dtype } = s.linear;
     let halves = if s.epilogue == Epilogue::SwiGlu { 2 } else { 1 };
     let last = cuda.last();
-    // Append and attention, and a selection by scores, read more than weights before they wait. What adds to the residual stream
-    // has products behind it, or a selection's beginning.
+    // Append, attention and selection read more than weights before they wait. Behind what adds to the residual stream come
+    // products, or, where attention left scores, the beginning of a selection.
     let late = s.epilogue != Epilogue::AddF32 || last == Last::Scored;
     let spare = match last {
         _ if s.rows > 1 => 0, // more rows take registers that blocks beside this one would need

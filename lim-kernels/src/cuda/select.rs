@@ -14,8 +14,8 @@ pub(super) fn select(cuda: &mut Cuda, op: Select<'_, Cuda>) -> Result<()> {
     finish(cuda, op, args)
 }
 
-/// Begins the selection beside the product before, where that one lets it, and ends it as the blocks of gate and up leave.
-/// Any other comes before gate and up.
+/// Begins the selection beside the product before, where that one lets it, and ends it as the blocks of gate and up leave, which
+/// wait for its beginning alone. Any other selection comes before gate and up.
 pub(super) fn select_and_gate_up(
     cuda: &mut Cuda,
     op: Select<'_, Cuda>,
@@ -39,6 +39,7 @@ pub(super) fn select_and_gate_up(
     product
 }
 
+/// Launches all that was not begun.
 fn finish(cuda: &mut Cuda, op: Select<'_, Cuda>, args: ffi::lim_select_args) -> Result<()> {
     let stream = cuda.launch_stream()?;
     // SAFETY: every pointer is device memory of the extents that `arguments` checked, alive in `op`; the context is current.
