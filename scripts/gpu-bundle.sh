@@ -23,8 +23,9 @@ mkdir -p dist/tests dist/bin
 
 for package in lim-kernels lim-kvcache lim-select lim-model lim-cli; do
   executables test --release -p "$package" --features cuda --no-run | while read -r package target path; do
-    # Only executables that have tests for a GPU.
-    if "$path" --list 2>/dev/null | grep -qE '(^|::)cuda::.*: test$'; then
+    # Only executables that have tests for a GPU. Not grep -q, which leaves at its first match: the list would end at a broken
+    # pipe, and count as none.
+    if "$path" --list 2>/dev/null | grep -E '(^|::)cuda::.*: test$' >/dev/null; then
       install -s "$path" "dist/tests/$package-$target"
     fi
   done
