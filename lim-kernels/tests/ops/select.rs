@@ -211,9 +211,10 @@ fn steps_with_room<B: Backend>(s: &mut Subject<B>, most: usize) {
 pub(crate) fn beside_gate_up<B: Backend>(s: &mut Subject<B>) {
     let mut rng = Rng(43);
     for &dtype in s.dtypes {
-        for seqs in [1, 2, 8, 12, 20] {
+        // One sequence beyond the budget and one within, then both side by side.
+        for (seqs, first) in [(1, 0), (1, 1), (2, 2), (8, 3), (12, 2), (20, 0)] {
             let lens: Vec<usize> =
-                (0..seqs).map(|seq| [5000, 100, 104, 700, 2600][(seq + seqs) % 5]).collect();
+                (0..seqs).map(|seq| [5000, 100, 104, 700, 2600][(seq + first) % 5]).collect();
             layers_beside(&mut s.b, &mut rng, dtype, &lens);
         }
     }

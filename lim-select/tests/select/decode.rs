@@ -140,6 +140,11 @@ fn gate_weights() -> [HostTensor<2>; 2] {
     ]
 }
 
+fn ones<const R: usize>(shape: [usize; R]) -> HostTensor<R> {
+    let bytes = 1f32.to_le_bytes().repeat(shape.iter().product()).into();
+    HostTensor { dtype: DType::F32, shape, bytes }
+}
+
 /// Sequences in pages, ready to decode their last token.
 struct Rig<B: Backend> {
     backend: B,
@@ -211,13 +216,7 @@ impl<B: Backend> Rig<B> {
         }
         backend.upload(&step, &mut batch).expect("upload");
         backend.write_rows(&last_rows, &mut q).expect("write");
-        let ones = |shape: [usize; 2]| HostTensor {
-            dtype: DType::F32,
-            shape,
-            bytes: 1f32.to_le_bytes().repeat(shape[0] * shape[1]).into(),
-        };
-        let HostTensor { dtype, bytes, .. } = ones([1, HIDDEN]);
-        let norm = backend.vector(&HostTensor { dtype, shape: [HIDDEN], bytes }).expect("norm");
+        let norm = backend.vector(&ones([HIDDEN])).expect("norm");
         let parts = [(ones([INNER, HIDDEN]), None), (ones([INNER, HIDDEN]), None)];
         let gate_up = backend.linear(&parts).expect("weights");
         let mut x = backend.rows(RowsKind::Residual, [lengths.len(), HIDDEN]).expect("rows");
